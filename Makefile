@@ -1,0 +1,72 @@
+# Every target sets up what it needs first: Debian packages that are missing, then .venv.
+PYTHON ?= python3
+OUT ?= report.json
+CHECKPOINT ?= model/checkpoints/codec
+
+BIN := .venv/bin
+STAMP := .venv/.duologue-setup
+SETUP_INPUTS := pyproject.toml constraints.txt requirements-no-deps.txt
+EXTRAS := voices,codecs,evaluation,dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup apt demo test lint format bench voices
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: apt $(STAMP) ## install what is missing: Debian packages, .venv, this project
+
+demo: setup ## a recording through the codec in 80 ms steps: a table, wavs, a picture in demo/
+	$(BIN)/python -m serve.codec_demo
+
+test: setup ## every test that this machine can run
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## score the codec: make bench OUT=report.json
+	$(BIN)/python -m train.evaluate suite=codec checkpoint=$(CHECKPOINT) out=$(OUT)
+
+voices: setup ## fetch Kokoro and Whisper into the cache (to make data; tests don't need it)
+	$(BIN)/python -m data.fetch_voices
+
+# Installs the packages of apt-packages.txt that are not installed; asks dpkg each time, it is fast.
+apt:
+	@if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then \
+	  echo "setup: no apt-get here: install the counterparts of apt-packages.txt yourself;" \
+	    "tests that need a missing one are skipped" >&2; \
+	  exit 0; \
+	fi; \
+	wanted=$$(sed 's/#.*//' apt-packages.txt); \
+	installed=$$(dpkg-query -W -f '$${db:Status-Status} $${Package}\n' $$wanted 2>/dev/null \
+	  | sed -n 's/^installed //p'); \
+	missing=$$(printf '%s\n' $$wanted | grep -vxF "$$installed" || true); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	sudo=; \
+	if [ "$$(id -u)" != 0 ]; then \
+	  if ! command -v sudo >/dev/null; then \
+	    echo "setup: run this as root, then again: apt-get install" $$missing >&2; \
+	    exit 1; \
+	  fi; \
+	  sudo=sudo; \
+	fi; \
+	echo "setup: installing Debian packages:" $$missing; \
+	$$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive \
+	  apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $$missing
+
+$(STAMP): $(SETUP_INPUTS) | apt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "setup: $(PYTHON) is older than 3.11: make setup PYTHON=python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps -r requirements-no-deps.txt
+	@touch $@
