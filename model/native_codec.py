@@ -1,0 +1,211 @@
+"""Duologue's own codec: 80 ms of 24 kHz speech <-> 8 codes, streaming, on a CPU.
+
+    pcm -> log-mel (100 Hz) -> ConvNeXt (50 Hz) -> ConvNeXt (12.5 Hz) -> latent
+        -> 1 semantic + 7 acoustic codes
+        -> ConvNeXt (12.5 Hz) -> ConvNeXt (50 Hz) -> ConvNeXt (100 Hz) -> inverse STFT -> pcm
+
+The encoder sees no future beyond its frame; the decoded audio is `delay_samples` later than the
+frame, so that its overlapping windows can be completed.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, CodecFrame, check_codes, check_pcm
+from model.convnext import ConvNext, ConvNextState
+from model.quantizer import Quantized, SplitQuantizer
+from model.spectrogram import InverseStft, LogMel
+from model.streaming import OverlapState, PastState, State
+
+
+@dataclass(frozen=True)
+class NativeCodecConfig:
+    """Sizes of the codec. Widths are channels, blocks are ConvNeXt blocks at each rate."""
+
+    num_codebooks: int = 8
+    codebook_size: int = 1024
+    semantic_dim: int = 48
+    acoustic_dim: int = 48
+    mels: int = 80
+    window: int = 960  # samples, of analysis and synthesis
+    hop: int = 240  # samples: 100 Hz
+    delay_samples: int = 480
+    width: int = 256  # at 100 and 50 Hz
+    hidden: int = 640
+    slow_width: int = 320  # at 12.5 Hz
+    slow_hidden: int = 512
+    encoder_blocks: int = 3
+    encoder_slow_blocks: int = 2
+    decoder_slow_blocks: int = 2
+    decoder_blocks: int = 2
+    vocoder_blocks: int = 4
+
+    def __post_init__(self) -> None:
+        if FRAME_SIZE % (8 * self.hop) or FRAME_SIZE // self.hop != 8:
+            raise ValueError(f"hop {self.hop}: a frame of {FRAME_SIZE} samples must hold 8")
+        if not 0 <= self.delay_samples < self.window:
+            raise ValueError(f"delay_samples {self.delay_samples}: must be in 0..{self.window - 1}")
+        if self.num_codebooks < 2:
+            raise ValueError(f"num_codebooks {self.num_codebooks}: must be at least 2")
+
+
+@dataclass
+class EncoderState(State):
+    """Encoder's past, by rate."""
+
+    mel: PastState
+    fast: ConvNextState
+    slow: ConvNextState
+
+
+class Encoder(nn.Module):
+    """pcm [B, frames * 1920] -> latent [B, frames, semantic_dim + acoustic_dim]."""
+
+    def __init__(self, config: NativeCodecConfig) -> None:
+        super().__init__()
+        self.mel = LogMel(SAMPLE_RATE_HZ, config.window, config.hop, config.mels)
+        self.mel_to_fast = nn.Linear(2 * config.mels, config.width)
+        self.fast = ConvNext(config.width, config.hidden, 7, config.encoder_blocks)
+        self.fast_to_slow = nn.Linear(4 * config.width, config.slow_width)
+        self.slow = ConvNext(config.slow_width, config.slow_hidden, 5, config.encoder_slow_blocks)
+        self.norm = nn.LayerNorm(config.slow_width)
+        self.to_latent = nn.Linear(config.slow_width, config.semantic_dim + config.acoustic_dim)
+
+    def init_state(self, batch: int) -> EncoderState:
+        """A fresh state for `batch` rows."""
+        return EncoderState(
+            self.mel.init_state(batch), self.fast.init_state(batch), self.slow.init_state(batch)
+        )
+
+    def forward(
+        self, pcm: Tensor, state: EncoderState | None = None, active: Tensor | None = None
+    ) -> Tensor:
+        mel_state, fast_state, slow_state = _parts(state, "mel", "fast", "slow")
+        mel = self.mel(pcm, mel_state, active)  # [B, 8 * frames, mels]
+        h = self.mel_to_fast(_stack(mel, 2))  # [B, 4 * frames, width]
+        h = self.fast(h, fast_state, active)
+        h = self.fast_to_slow(_stack(h, 4))  # [B, frames, slow_width]
+        h = self.slow(h, slow_state, active)
+        return self.to_latent(self.norm(h))
+
+
+@dataclass
+class DecoderState(State):
+    """Decoder's past, by rate, and the windows that still overlap."""
+
+    slow: ConvNextState
+    fast: ConvNextState
+    vocoder: ConvNextState
+    output: OverlapState
+
+
+class Decoder(nn.Module):
+    """Codebook vectors [B, frames, Ds], [B, frames, Da] -> pcm [B, frames * 1920]."""
+
+    def __init__(self, config: NativeCodecConfig) -> None:
+        super().__init__()
+        self.from_semantic = nn.Linear(config.semantic_dim, config.slow_width)
+        self.from_acoustic = nn.Linear(config.acoustic_dim, config.slow_width, bias=False)
+        self.slow = ConvNext(config.slow_width, config.slow_hidden, 5, config.decoder_slow_blocks)
+        self.slow_to_fast = nn.Linear(config.slow_width, 4 * config.width)
+        self.fast = ConvNext(config.width, config.hidden, 7, config.decoder_blocks)
+        self.fast_to_vocoder = nn.Linear(config.width, 2 * config.width)
+        self.vocoder = ConvNext(config.width, config.hidden, 7, config.vocoder_blocks)
+        self.norm = nn.LayerNorm(config.width)
+        self.to_spectrum = nn.Linear(config.width, config.window + 2)
+        self.output = InverseStft(config.window, config.hop)
+
+    def init_state(self, batch: int) -> DecoderState:
+        """A fresh state for `batch` rows."""
+        return DecoderState(
+            self.slow.init_state(batch),
+            self.fast.init_state(batch),
+            self.vocoder.init_state(batch),
+            self.output.init_state(batch),
+        )
+
+    def features(
+        self,
+        semantic: Tensor,
+        acoustic: Tensor,
+        state: DecoderState | None = None,
+        active: Tensor | None = None,
+    ) -> Tensor:
+        """Codebook vectors -> what the vocoder speaks from [B, 4 * frames, width], at 50 Hz."""
+        slow_state, fast_state = _parts(state, "slow", "fast")
+        h = self.from_semantic(semantic) + self.from_acoustic(acoustic)
+        h = self.slow(h, slow_state, active)  # [B, frames, slow_width]
+        h = self.slow_to_fast(h).unflatten(2, (4, -1)).flatten(1, 2)  # [B, 4 * frames, width]
+        return self.fast(h, fast_state, active)
+
+    def speak(
+        self, features: Tensor, state: DecoderState | None = None, active: Tensor | None = None
+    ) -> Tensor:
+        """Features [B, T, width] at 50 Hz -> pcm [B, T * 480]."""
+        vocoder_state, output_state = _parts(state, "vocoder", "output")
+        h = self.fast_to_vocoder(features).unflatten(2, (2, -1)).flatten(1, 2)
+        h = self.vocoder(h, vocoder_state, active)  # [B, 2 * T, width]
+        return self.output(self.to_spectrum(self.norm(h)), output_state, active)
+
+    def forward(
+        self,
+        semantic: Tensor,
+        acoustic: Tensor,
+        state: DecoderState | None = None,
+        active: Tensor | None = None,
+    ) -> Tensor:
+        return self.speak(self.features(semantic, acoustic, state, active), state, active)
+
+
+@dataclass
+class NativeCodecState(State):
+    """State of both directions."""
+
+    encoder: EncoderState
+    decoder: DecoderState
+
+
+class NativeCodec(Codec[NativeCodecState]):
+    """The codec behind the common interface; its parts are public for training."""
+
+    def __init__(self, config: NativeCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_codebooks = config.num_codebooks
+        self.codebook_size = config.codebook_size
+        self.latent_dim = config.semantic_dim + config.acoustic_dim
+        self.delay_samples = config.delay_samples
+        self.encoder = Encoder(config)
+        self.quantizer = SplitQuantizer(
+            config.semantic_dim, config.acoustic_dim, config.codebook_size, config.num_codebooks
+        )
+        self.decoder = Decoder(config)
+
+    def init_state(self, batch: int) -> NativeCodecState:
+        return NativeCodecState(self.encoder.init_state(batch), self.decoder.init_state(batch))
+
+    def encode(
+        self, pcm: Tensor, state: NativeCodecState, active: Tensor | None = None
+    ) -> CodecFrame:
+        check_pcm(pcm)
+        latent = self.encoder(pcm, state.encoder, active)  # [B, 1, D]
+        quantized: Quantized = self.quantizer(latent)
+        return CodecFrame(quantized.codes[:, 0], latent[:, 0])
+
+    def decode(
+        self, codes: Tensor, state: NativeCodecState, active: Tensor | None = None
+    ) -> Tensor:
+        check_codes(codes, self)
+        semantic, acoustic = self.quantizer.lookup(codes[:, None])
+        return self.decoder(semantic, acoustic, state.decoder, active)
+
+
+def _parts(state: State | None, *names: str) -> list:
+    """The named sub-states, or None for each where there is no state to keep."""
+    return [None if state is None else getattr(state, name) for name in names]
+
+
+def _stack(x: Tensor, steps: int) -> Tensor:
+    """Joins `steps` neighbours in time: [B, T, C] -> [B, T / steps, steps * C]."""
+    return x.unflatten(1, (-1, steps)).flatten(2)

@@ -1,0 +1,76 @@
+"""Streaming spectra: waveform to log-mel frames, and complex spectra back to a waveform."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model.streaming import OverlapState, PastState, overlap_add, with_past
+
+_FLOOR = 1e-3
+
+
+def mel_filters(rate_hz: int, window: int, mels: int) -> Tensor:
+    """Triangular mel filters (HTK scale, 20 Hz to half the rate) [window // 2 + 1, mels]."""
+
+    def to_mel(hz: float) -> float:
+        return 2595 * math.log10(1 + hz / 700)
+
+    points = torch.linspace(to_mel(20), to_mel(rate_hz / 2), mels + 2)
+    points_hz = 700 * (10 ** (points / 2595) - 1)
+    bins_hz = torch.linspace(0, rate_hz / 2, window // 2 + 1)
+    low, centre, high = points_hz[:-2, None], points_hz[1:-1, None], points_hz[2:, None]
+    rising, falling = (bins_hz - low) / (centre - low), (high - bins_hz) / (high - centre)
+    return torch.minimum(rising, falling).clamp(min=0).T.contiguous()
+
+
+class LogMel(nn.Module):
+    """[B, T] -> natural-log mel magnitudes [B, T / hop, mels], about zero mean and unit variance.
+
+    Frame j ends with sample (j + 1) * hop: it sees no future.
+    """
+
+    def __init__(self, rate_hz: int, window: int, hop: int, mels: int) -> None:
+        super().__init__()
+        self.hop, self.past_steps = hop, window - hop
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+        self.register_buffer("filters", mel_filters(rate_hz, window, mels), persistent=False)
+
+    def init_state(self, batch: int) -> PastState:
+        """A fresh state for `batch` rows."""
+        return PastState(self.get_buffer("window").new_zeros(batch, self.past_steps, 1))
+
+    def forward(
+        self, pcm: Tensor, state: PastState | None = None, active: Tensor | None = None
+    ) -> Tensor:
+        window = self.get_buffer("window")
+        x = with_past(pcm[..., None], self.past_steps, state, active)[..., 0]
+        spectrum = torch.fft.rfft(x.unfold(1, len(window), self.hop) * window)  # [B, T, bins]
+        return (torch.log(spectrum.abs() @ self.get_buffer("filters") + _FLOOR) + 3.5) / 2
+
+
+class InverseStft(nn.Module):
+    """Log-magnitude and phase [B, T, 2 * (window // 2 + 1)] -> waveform [B, T * hop].
+
+    The head of Vocos (arXiv 2306.00814), streaming: window j begins at sample j * hop, and its
+    first hop is complete when it has come.
+    """
+
+    def __init__(self, window: int, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+
+    def init_state(self, batch: int) -> OverlapState:
+        """A fresh state for `batch` rows."""
+        window = self.get_buffer("window")
+        return OverlapState(window.new_zeros(batch, len(window) - self.hop, 1))
+
+    def forward(
+        self, x: Tensor, state: OverlapState | None = None, active: Tensor | None = None
+    ) -> Tensor:
+        window = self.get_buffer("window")
+        log_magnitude, phase = x.float().chunk(2, dim=-1)
+        spectrum = torch.polar(log_magnitude.clamp(max=5.0).exp(), phase)
+        frames = torch.fft.irfft(spectrum, n=len(window)) * window  # [B, T, window]
+        return overlap_add(frames[..., None], self.hop, state, active)[..., 0]
