@@ -1,0 +1,83 @@
+"""The synthesisers that are Debian programs: flite, festival and espeak-ng.
+
+They are called as programs, never linked (espeak-ng is GPL-3). Each function takes text and the
+engine's own voice name and returns an `Utterance` without its voice prefix.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from data.voices.phones import from_radio
+from data.voices.utterance import Phone, Utterance, at_24khz
+
+_FESTIVAL_VOICES = {
+    "slt_hts": "voice_cmu_us_slt_arctic_hts",
+    "kal": "voice_kal_diphone",
+    "ked": "voice_ked_diphone",
+}
+
+
+def run_program(command: list[str], text: str | None = None) -> str:
+    """Runs a synthesiser and returns what it prints; a missing one says what to install."""
+    if shutil.which(command[0]) is None:
+        raise FileNotFoundError(f"{command[0]} is not installed: run `make setup`")
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)[:200]} failed: {done.stderr.strip()[:400]}")
+    return done.stdout
+
+
+def read_24khz(path: Path) -> NDArray[np.float32]:
+    """Reads a mono sound file and resamples it to 24 kHz float32 [T]."""
+    audio, rate_hz = soundfile.read(path, dtype="float32")
+    return at_24khz(np.asarray(audio, np.float32), rate_hz)
+
+
+def _phones_from_ends(ends: list[tuple[str, float]]) -> tuple[Phone, ...]:
+    starts = [0.0, *(end for _, end in ends)]
+    return tuple(
+        Phone(from_radio(symbol), start, end)
+        for (symbol, end), start in zip(ends, starts, strict=False)
+    )
+
+
+def flite(text: str, voice: str) -> Utterance:
+    """CMU flite; `-psdur` prints `phone:end` in seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out.wav"
+        printed = run_program(["flite", "-voice", voice, "-t", text, "-o", str(path), "-psdur"])
+        ends = [(symbol, float(end)) for symbol, end in re.findall(r"(\S+):([\d.]+)", printed)]
+        return Utterance(text, voice, read_24khz(path), _phones_from_ends(ends))
+
+
+def festival(text: str, voice: str) -> Utterance:
+    """Festival; the segment file has `end 100 phone` lines."""
+    if voice not in _FESTIVAL_VOICES:
+        raise ValueError(f"festival voice {voice!r}: choose from {sorted(_FESTIVAL_VOICES)}")
+    quoted = text.replace("\\", "").replace('"', "")
+    with tempfile.TemporaryDirectory() as folder:
+        wav, segments = Path(folder) / "out.wav", Path(folder) / "out.seg"
+        script = Path(folder) / "say.scm"
+        script.write_text(
+            f'({_FESTIVAL_VOICES[voice]})\n(set! spoken (SynthText "{quoted}"))\n'
+            f'(utt.save.wave spoken "{wav}" \'riff)\n(utt.save.segs spoken "{segments}")\n'
+        )
+        run_program(["festival", "--batch", str(script)])
+        rows = [line.split() for line in segments.read_text().splitlines()[1:]]
+        ends = [(row[2], float(row[0])) for row in rows if len(row) == 3]
+        return Utterance(text, voice, read_24khz(wav), _phones_from_ends(ends))
+
+
+def espeak(text: str, voice: str) -> Utterance:
+    """espeak-ng; the program gives no phone times."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out.wav"
+        run_program(["espeak-ng", "-v", voice, "-w", str(path)], text)
+        return Utterance(text, voice, read_24khz(path), ())
