@@ -1,0 +1,42 @@
+"""`python -m train.run experiment=NAME`: trains; `resume=true` goes on from runs/NAME."""
+
+import os
+from pathlib import Path
+
+import hydra
+import lightning
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+NEWEST = "last.ckpt"
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Hydra entry point: composes module, data, loggers and callbacks, and fits."""
+    folder = Path("runs") / cfg.experiment_name
+    newest = folder / "checkpoints" / NEWEST
+    if newest.exists() and not cfg.resume:
+        raise SystemExit(f"{newest} exists: say resume=true to go on, or move {folder} away")
+    if cfg.resume and not newest.exists():
+        raise SystemExit(f"resume=true, but there is no {newest}")
+    os.environ.setdefault("WANDB_MODE", "offline")
+    torch.set_num_threads(cfg.threads)
+    lightning.seed_everything(cfg.seed)
+    trainer = lightning.Trainer(
+        default_root_dir=folder,
+        max_epochs=cfg.module.config.epochs,
+        logger=list(instantiate(cfg.loggers).values()),
+        callbacks=list(instantiate(cfg.callbacks, _convert_="object").values()),
+        reload_dataloaders_every_n_epochs=1,
+        log_every_n_steps=1,
+        **cfg.trainer,
+    )
+    module = instantiate(cfg.module, _convert_="object")
+    data = instantiate(cfg.data, _convert_="object")
+    trainer.fit(module, data, ckpt_path=str(newest) if cfg.resume else None)
+
+
+if __name__ == "__main__":
+    main()
