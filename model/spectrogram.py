@@ -43,6 +43,8 @@ class LogMel(nn.Module):
     def forward(
         self, pcm: Tensor, state: PastState | None = None, active: Tensor | None = None
     ) -> Tensor:
+        if pcm.shape[1] % self.hop:
+            raise ValueError(f"{pcm.shape[1]} samples: must be a multiple of hop {self.hop}")
         window = self.get_buffer("window")
         x = with_past(pcm[..., None], self.past_steps, state, active)[..., 0]
         spectrum = torch.fft.rfft(x.unfold(1, len(window), self.hop) * window)  # [B, T, bins]

@@ -93,8 +93,7 @@ class CausalConv1d(nn.Module):
     def init_state(self, batch: int) -> PastState:
         """A fresh state for `batch` rows."""
         weight = self.conv.weight
-        channels = self.conv.in_channels
-        return PastState(weight.new_zeros(batch, self.past_steps, channels, dtype=torch.float32))
+        return PastState(weight.new_zeros(batch, self.past_steps, self.conv.in_channels))
 
     def forward(
         self, x: Tensor, state: PastState | None = None, active: Tensor | None = None
