@@ -1,7 +1,7 @@
 """Moves a codec's codebooks during training: moving averages, and new starts for dead codes.
 
-Exponential moving averages as in VQ-VAE (arXiv 1711.00937, appendix A.1); codes that nobody uses are
-set on inputs of the current batch, as in Jukebox (arXiv 2005.00341).
+Exponential moving averages as in VQ-VAE (arXiv 1711.00937, appendix A.1); codes that nobody uses
+are set on inputs of the current batch, as in Jukebox (arXiv 2005.00341).
 """
 
 import torch

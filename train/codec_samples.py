@@ -81,6 +81,16 @@ class CodecSamples(Callback):
             soundfile.write(samples / f"{name}-rebuilt.wav", rebuilt, SAMPLE_RATE_HZ)
             title = f"{voice} after epoch {trainer.current_epoch + 1}"
             draw_spectrograms({voice: original, title: rebuilt}, samples / f"{name}.png")
+        self._draw_losses()
+
+    @rank_zero_only
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Draws the last epoch's losses, which are logged after the epoch's callbacks."""
+        self._draw_losses()
+
+    def _draw_losses(self) -> None:
         metrics = self.folder / "csv" / "metrics.csv"
         if metrics.exists():
             draw_losses(metrics, self.folder / "losses.png")
