@@ -3,6 +3,7 @@
     pcm -> log-mel (100 Hz) -> ConvNeXt (50 Hz) -> ConvNeXt (12.5 Hz) -> latent
         -> 1 semantic + 7 acoustic codes
         -> ConvNeXt (12.5 Hz) -> ConvNeXt (50 Hz) -> ConvNeXt (100 Hz) -> inverse STFT -> pcm
+                                          '-> pitch -> pulses, shaped ----^
 
 The encoder sees no future beyond its frame; the decoded audio is `delay_samples` later than the
 frame, so that its overlapping windows can be completed.
@@ -10,11 +11,14 @@ frame, so that its overlapping windows can be completed.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, CodecFrame, check_codes, check_pcm
 from model.convnext import ConvNext, ConvNextState
 from model.quantizer import Quantized, SplitQuantizer
+from model.source import PITCH_BINS, PulseSource, SourceState, pitch_of_bins
 from model.spectrogram import InverseStft, LogMel
 from model.streaming import OverlapState, PastState, State
 
@@ -40,6 +44,7 @@ class NativeCodecConfig:
     decoder_slow_blocks: int = 2
     decoder_blocks: int = 2
     vocoder_blocks: int = 4
+    source_bands: int = 121  # of the filter that shapes the pulses, from 0 Hz to half the rate
 
     def __post_init__(self) -> None:
         if FRAME_SIZE % (8 * self.hop) or FRAME_SIZE // self.hop != 8:
@@ -97,6 +102,7 @@ class DecoderState(State):
     slow: ConvNextState
     fast: ConvNextState
     vocoder: ConvNextState
+    source: SourceState
     output: OverlapState
 
 
@@ -114,6 +120,10 @@ class Decoder(nn.Module):
         self.vocoder = ConvNext(config.width, config.hidden, 7, config.vocoder_blocks)
         self.norm = nn.LayerNorm(config.width)
         self.to_spectrum = nn.Linear(config.width, config.window + 2)
+        self.to_pitch = nn.Linear(config.width, 2 * PITCH_BINS)  # two hops a 50 Hz step
+        self.register_buffer("bins_hz", pitch_of_bins(), persistent=False)
+        self.source = PulseSource(SAMPLE_RATE_HZ, config.window, config.hop)
+        self.to_source_filter = nn.Linear(config.width, 2 * config.source_bands)
         self.output = InverseStft(config.window, config.hop)
 
     def init_state(self, batch: int) -> DecoderState:
@@ -122,6 +132,7 @@ class Decoder(nn.Module):
             self.slow.init_state(batch),
             self.fast.init_state(batch),
             self.vocoder.init_state(batch),
+            self.source.init_state(batch),
             self.output.init_state(batch),
         )
 
@@ -139,14 +150,31 @@ class Decoder(nn.Module):
         h = self.slow_to_fast(h).unflatten(2, (4, -1)).flatten(1, 2)  # [B, 4 * frames, width]
         return self.fast(h, fast_state, active)
 
+    def pitch_logits(self, features: Tensor) -> Tensor:
+        """Features [B, T, width] at 50 Hz -> logits of each hop's pitch [B, 2 * T, PITCH_BINS]."""
+        return self.to_pitch(features).unflatten(2, (2, -1)).flatten(1, 2)
+
+    def pitch_hz(self, logits: Tensor) -> Tensor:
+        """The likeliest pitch [B, 2 * T] in Hz."""
+        return self.get_buffer("bins_hz")[logits.argmax(-1)]
+
     def speak(
-        self, features: Tensor, state: DecoderState | None = None, active: Tensor | None = None
+        self,
+        features: Tensor,
+        pitch_hz: Tensor,
+        state: DecoderState | None = None,
+        active: Tensor | None = None,
     ) -> Tensor:
-        """Features [B, T, width] at 50 Hz -> pcm [B, T * 480]."""
-        vocoder_state, output_state = _parts(state, "vocoder", "output")
+        """Features [B, T, width] at 50 Hz and pitch [B, 2 * T] -> pcm [B, T * 480]."""
+        vocoder_state, source_state, output_state = _parts(state, "vocoder", "source", "output")
         h = self.fast_to_vocoder(features).unflatten(2, (2, -1)).flatten(1, 2)
-        h = self.vocoder(h, vocoder_state, active)  # [B, 2 * T, width]
-        return self.output(self.to_spectrum(self.norm(h)), output_state, active)
+        h = self.norm(self.vocoder(h, vocoder_state, active))  # [B, 2 * T, width]
+        pulses = self.source(pitch_hz, source_state, active)  # [B, 2 * T, bins]
+        filters = self.to_source_filter(h).unflatten(2, (2, -1)).flatten(0, 1).float()
+        filters = F.interpolate(filters, pulses.shape[2], mode="linear", align_corners=True)
+        voiced = pulses * _polar(filters.flatten(1).unflatten(0, pulses.shape[:2]))
+        unvoiced = _polar(self.to_spectrum(h).float())
+        return self.output(voiced + unvoiced, output_state, active)
 
     def forward(
         self,
@@ -155,7 +183,9 @@ class Decoder(nn.Module):
         state: DecoderState | None = None,
         active: Tensor | None = None,
     ) -> Tensor:
-        return self.speak(self.features(semantic, acoustic, state, active), state, active)
+        features = self.features(semantic, acoustic, state, active)
+        pitch_hz = self.pitch_hz(self.pitch_logits(features))
+        return self.speak(features, pitch_hz, state, active)
 
 
 @dataclass
@@ -199,6 +229,12 @@ class NativeCodec(Codec[NativeCodecState]):
         check_codes(codes, self)
         semantic, acoustic = self.quantizer.lookup(codes[:, None])
         return self.decoder(semantic, acoustic, state.decoder, active)
+
+
+def _polar(x: Tensor) -> Tensor:
+    """Natural-log magnitudes and phases [..., 2 * bins] -> complex spectrum [..., bins]."""
+    log_magnitude, phase = x.chunk(2, dim=-1)
+    return torch.polar(log_magnitude.clamp(max=5.0).exp(), phase)
 
 
 def _parts(state: State | None, *names: str) -> list:

@@ -52,7 +52,7 @@ class LogMel(nn.Module):
 
 
 class InverseStft(nn.Module):
-    """Log-magnitude and phase [B, T, 2 * (window // 2 + 1)] -> waveform [B, T * hop].
+    """Complex spectra [B, T, window // 2 + 1] -> waveform [B, T * hop].
 
     The head of Vocos (arXiv 2306.00814), streaming: window j begins at sample j * hop, and its
     first hop is complete when it has come.
@@ -69,10 +69,8 @@ class InverseStft(nn.Module):
         return OverlapState(window.new_zeros(batch, len(window) - self.hop, 1))
 
     def forward(
-        self, x: Tensor, state: OverlapState | None = None, active: Tensor | None = None
+        self, spectrum: Tensor, state: OverlapState | None = None, active: Tensor | None = None
     ) -> Tensor:
         window = self.get_buffer("window")
-        log_magnitude, phase = x.float().chunk(2, dim=-1)
-        spectrum = torch.polar(log_magnitude.clamp(max=5.0).exp(), phase)
         frames = torch.fft.irfft(spectrum, n=len(window)) * window  # [B, T, window]
         return overlap_add(frames[..., None], self.hop, state, active)[..., 0]
