@@ -56,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory):
 def fit(module: CodecTraining, data: CodecData, folder: Path, epochs: int, resume: bool = False):
     trainer = lightning.Trainer(
         default_root_dir=folder, max_epochs=epochs, accelerator="cpu", devices=1,
-        logger=CSVLogger(folder, name="", version="csv"), enable_progress_bar=False,
+        logger=CSVLogger(folder, name="csv"), enable_progress_bar=False, enable_model_summary=False,
         callbacks=[
             ModelCheckpoint(folder / "checkpoints", save_last=True, enable_version_counter=False),
             CodecSamples(CORPUS, str(folder), every_epochs=1),
@@ -81,8 +81,9 @@ def test_both_stages_train_resume_and_leave_something_to_look_at(
 
     resumed = CodecTraining(SMALL, TRAINING)
     fit(resumed, data, tmp_path, epochs=2, resume=True)
-    rows = (tmp_path / "csv" / "metrics.csv").read_text().splitlines()
-    assert rows[-1].startswith("1,"), "the resumed run must be in its second epoch"
+    starts = [tmp_path / "csv" / f"version_{start}" / "metrics.csv" for start in (0, 1)]
+    epochs = [log.read_text().splitlines()[-1].split(",")[0] for log in starts]
+    assert epochs == ["0", "1"], "the resumed run must go on with the second epoch"
     assert resumed.trackers[0].get_buffer("is_started")
 
     tuning = dataclasses.replace(

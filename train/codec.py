@@ -30,8 +30,8 @@ from train.pitch import PitchTracker
 _FEATURE_SIZE = FRAME_SIZE // 4  # samples a feature step (50 Hz) speaks
 _UNHEARD_STEPS = 4  # feature steps at a segment's start, where the vocoder has no past
 # Hops by which the tracker's frame is ahead of the decoder's hop that speaks of the same sound: the
-# source's windows end with their hop, and lie up to three hops later in the output. Measured: with 5
-# the source's harmonics lie best on the recordings'.
+# source's windows end with their hop and lie up to three hops later in the output. Measured: with
+# 5 the source's harmonics lie best on the recordings'.
 _PITCH_AHEAD = 5
 
 
@@ -52,6 +52,7 @@ class CodecTrainingConfig:
     semantic_gradient: float = 0.2  # share of the reconstruction's gradient into the semantic code
     quantizer_dropout: float = 0.2
     adversarial_weight: float = 0.0
+    adversarial_from_epoch: int = 0
     matching_weight: float = 2.0
     freeze_encoder: bool = False
     init_from: str | None = None
@@ -103,7 +104,7 @@ class CodecTraining(lightning.LightningModule):
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         self._schedule(optimizers, batch_index)
         losses, spoken, heard = self._codec_losses(batch)
-        if self.discriminators is not None:
+        if self.discriminators and self.current_epoch >= self.config.adversarial_from_epoch:
             losses |= self._adversarial_losses(spoken, heard, optimizers[1])
         weights = {
             "mel": self.config.mel_weight,

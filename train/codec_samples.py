@@ -2,6 +2,7 @@
 
 import csv
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
@@ -35,19 +36,20 @@ def draw_spectrograms(sounds: dict[str, NDArray[np.float32]], path: Path) -> Non
     plt.close(figure)
 
 
-def draw_losses(metrics: Path, path: Path) -> None:
-    """Every `train/...` column of a CSV log against the epoch."""
-    curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with metrics.open() as lines:
-        for row in csv.DictReader(lines):
-            for name, value in row.items():
-                if name.startswith("train/") and value:
-                    curves[name].append((float(row["epoch"]), float(value)))
+def draw_losses(logs: Sequence[Path], path: Path) -> None:
+    """Every `train/...` column of CSV logs, one a start of the run, against the epoch."""
+    curves: dict[str, dict[float, float]] = defaultdict(dict)
+    for log in logs:
+        with log.open() as lines:
+            for row in csv.DictReader(lines):
+                for name, value in row.items():
+                    if name.startswith("train/") and value:
+                        curves[name][float(row["epoch"])] = float(value)
     if not curves:
         return
     figure, axes = plt.subplots(1, len(curves), figsize=(3.2 * len(curves), 2.8), squeeze=False)
     for axis, (name, points) in zip(axes[0], sorted(curves.items()), strict=True):
-        axis.plot(*zip(*points, strict=True))
+        axis.plot(list(points), list(points.values()))
         axis.set(title=name.removeprefix("train/"), xlabel="epoch")
     figure.tight_layout()
     figure.savefig(path, dpi=90)
@@ -91,6 +93,5 @@ class CodecSamples(Callback):
         self._draw_losses()
 
     def _draw_losses(self) -> None:
-        metrics = self.folder / "csv" / "metrics.csv"
-        if metrics.exists():
-            draw_losses(metrics, self.folder / "losses.png")
+        starts = (self.folder / "csv").glob("version_*/metrics.csv")
+        draw_losses(sorted(starts, key=lambda log: log.stat().st_mtime), self.folder / "losses.png")
