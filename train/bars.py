@@ -1,0 +1,58 @@
+"""What each suite's figures must reach."""
+
+import operator
+from dataclasses import dataclass
+from typing import Literal
+
+from train.intervals import Metric
+
+_COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """`metric` must be `relation` to `limit`: a number, or another metric times `factor`."""
+
+    metric: str
+    relation: Literal["<=", ">=", "<", ">"]
+    limit: float | str
+    factor: float = 1.0
+
+    def limit_value(self, metrics: dict[str, Metric]) -> float | None:
+        """The limit as a number; None where it is a metric that was not measured."""
+        if not isinstance(self.limit, str):
+            return self.limit * self.factor
+        other = metrics.get(self.limit)
+        return None if other is None else other.value * self.factor
+
+    def held(self, metrics: dict[str, Metric]) -> bool | None:
+        """Whether it holds; None where something was not measured."""
+        limit = self.limit_value(metrics)
+        if limit is None or self.metric not in metrics:
+            return None
+        return _COMPARE[self.relation](metrics[self.metric].value, limit)
+
+
+BARS: dict[str, tuple[Bar, ...]] = {
+    "codec": (
+        Bar("bitrate_bps", "<=", 1000),
+        Bar("wer_delta_agent", "<=", 3),
+        Bar("estoi_agent", ">=", 0.85),
+        Bar("pesq_wb_agent", ">=", 2.2),
+        Bar("dnsmos_drop_agent", "<=", 0.3),
+        Bar("wer_delta_heldout", "<=", 10),
+        Bar("estoi_heldout", ">=", 0.72),
+        Bar("pesq_wb_heldout", ">=", 1.6),
+        Bar("wer_delta_human", "<=", 15),
+        Bar("wer_delta_heldout", "<", "wer_delta_heldout_codec2_2400"),
+        Bar("estoi_heldout", ">", "estoi_heldout_codec2_2400"),
+        Bar("pesq_wb_heldout", ">", "pesq_wb_heldout_codec2_2400"),
+        Bar("bitrate_bps", "<", "bitrate_bps_codec2_2400", 0.5),
+        Bar("speaker_similarity_agent", ">=", 0.85),
+        Bar("code_use_min", ">=", 0.70),
+        Bar("phone_accuracy_code0", ">=", 0.55),
+        Bar("phone_accuracy_code0_ratio", ">=", 2),
+        Bar("rtf_b1", "<=", 0.08),
+        Bar("rtf_b16_per_stream", "<=", 0.02),
+    ),
+}

@@ -1,0 +1,71 @@
+"""A figure with its 95 % interval: bootstrap over items, seeded."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+_RESAMPLES = 1_000
+_SEED = 20_261_122
+_PERCENTILES = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a report; `low` and `high` are None where no interval is defined.
+
+    `n` counts what was resampled: sentences, clips, frames, steps.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"value {self.value} ({self.unit}): must be finite")
+        if self.n < 1:
+            raise ValueError(f"n {self.n}: a figure needs at least one item")
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"low {self.low}, high {self.high}: give both or neither")
+
+
+def exact(value: float, n: int, unit: str) -> Metric:
+    """A figure without an interval."""
+    return Metric(float(value), None, None, n, unit)
+
+
+def ratio(numerators: ArrayLike, denominators: ArrayLike, unit: str, scale: float = 1.0) -> Metric:
+    """scale * sum(numerators) / sum(denominators), pairs resampled together.
+
+    Word errors over words, paired differences of errors over words, correct labels over labels.
+    """
+    top = np.asarray(numerators, np.float64)  # [items]
+    bottom = np.asarray(denominators, np.float64)
+    if top.shape != bottom.shape or top.ndim != 1 or top.size == 0:
+        raise ValueError(f"shapes {top.shape} and {bottom.shape}: must be the same [items > 0]")
+    if (bottom <= 0).any():
+        raise ValueError("denominators must be positive")
+    rows = np.random.default_rng(_SEED).integers(0, len(top), (_RESAMPLES, len(top)))
+    resampled = scale * top[rows].sum(1) / bottom[rows].sum(1)
+    low, high = np.percentile(resampled, _PERCENTILES)
+    value = scale * top.sum() / bottom.sum()
+    return Metric(float(value), float(low), float(high), len(top), unit)
+
+
+def mean(values: ArrayLike, unit: str) -> Metric:
+    """The mean of items."""
+    return ratio(values, np.ones(np.shape(values)), unit)
+
+
+def median(values: ArrayLike, unit: str) -> Metric:
+    """The median of items."""
+    items = np.asarray(values, np.float64)
+    if items.ndim != 1 or items.size == 0:
+        raise ValueError(f"shape {items.shape}: must be [items > 0]")
+    rows = np.random.default_rng(_SEED).integers(0, len(items), (_RESAMPLES, len(items)))
+    low, high = np.percentile(np.median(items[rows], 1), _PERCENTILES)
+    return Metric(float(np.median(items)), float(low), float(high), len(items), unit)
