@@ -48,7 +48,9 @@ class LogMel(nn.Module):
         window = self.get_buffer("window")
         x = with_past(pcm[..., None], self.past_steps, state, active)[..., 0]
         spectrum = torch.fft.rfft(x.unfold(1, len(window), self.hop) * window)  # [B, T, bins]
-        return (torch.log(spectrum.abs() @ self.get_buffer("filters") + _FLOOR) + 3.5) / 2
+        # Twice as fast on a CPU as the absolute value of a complex number.
+        magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt()
+        return (torch.log(magnitude @ self.get_buffer("filters") + _FLOOR) + 3.5) / 2
 
 
 class InverseStft(nn.Module):

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from data.recordings import read, test_recordings
-from model.checkpoints import DEFAULT_CODEC, load_codec
+from model.checkpoint import DEFAULT_CODEC, load_codec
 from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, frames_of
-from train import baseline_codecs, recognizers
 from train.codec_samples import draw_spectrograms
-from train.speech_metrics import at_16khz, score
+from train.scoring import baseline_codecs, recognizers
+from train.scoring.speech_metrics import at_16khz, score
 
 _FOLDER = Path("demo")
 _MAX_SECONDS = 12.0
@@ -43,7 +43,7 @@ def stream(codec: Codec, audio: Audio) -> tuple[Audio, NDArray[np.float64]]:
 
 def row(name: str, text: str, original: Audio, heard: Audio, rate_bps: float | None) -> str:
     """One line of the table."""
-    scores = score(original, heard, with_dnsmos=False)
+    scores = score(original, heard)
     transcript = recognizers.transcribe(_RECOGNIZER, at_16khz(heard))
     wrong, words = recognizers.word_errors(text, transcript)
     rate = f"{rate_bps:7.0f}" if rate_bps is not None else "      –"

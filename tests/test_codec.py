@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoints import load_codec, save_codec
+from model.checkpoint import load_codec, save_codec
 from model.codec import (
     FRAME_SIZE,
     check_rate,

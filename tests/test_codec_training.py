@@ -14,7 +14,7 @@ from data.augment import add_noise, coloured_noise, reverberate, speed, telephon
 from data.corpus import CorpusConfig, plan
 from data.synthesize import synthesize
 from data.voices.phones import PHONES, from_ipa
-from model.checkpoints import load_codec
+from model.checkpoint import load_codec
 from model.native_codec import NativeCodecConfig
 from train.codebooks import CodebookTracker
 from train.codec import CodecTraining, CodecTrainingConfig

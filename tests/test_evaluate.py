@@ -17,17 +17,18 @@ from data.voices.phones import ARPABET
 from data.voices.utterance import Phone
 from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, CodecFrame, check_codes, check_pcm
 from model.streaming import State
-from train import codec_suite, intervals, recognizers, speech_metrics, test_sets
-from train.baseline_codecs import BASELINES, align, delay_of
-from train.codec_measures import code_use, encode_all, real_time_factors, reconstruct_all
-from train.codec_suite import CodecSuite
+from train import intervals
 from train.evaluate import evaluate
-from train.moonshine import read_tokens
 from train.parallel import run_all
-from train.phone_probe import Labelled, phone_labels, probe
-from train.recognizers import word_errors
-from train.test_sets import Item, clips, join
-from train.text_normalizer import normalize
+from train.scoring import codec_suite, recognizers, speech_metrics, test_sets
+from train.scoring.baseline_codecs import BASELINES, align, delay_of
+from train.scoring.codec_measures import code_use, encode_all, real_time_factors, reconstruct_all
+from train.scoring.codec_suite import CodecSuite
+from train.scoring.moonshine import read_tokens
+from train.scoring.phone_probe import Labelled, phone_labels, probe
+from train.scoring.recognizers import word_errors
+from train.scoring.test_sets import Item, clips, join
+from train.scoring.text_normalizer import normalize
 
 
 def tones(seconds: float, seed: int = 0) -> np.ndarray:

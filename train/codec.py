@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from data.voices.phones import PHONES
-from model.checkpoints import load_codec
+from model.checkpoint import load_codec
 from model.codec import FRAME_SIZE
 from model.native_codec import NativeCodec, NativeCodecConfig
 from model.quantizer import Quantized
@@ -92,10 +92,10 @@ class CodecTraining(lightning.LightningModule):
         codec_side = [self.codec, self.mel_head, self.phone_head]
         parameters = [p for part in codec_side for p in part.parameters() if p.requires_grad]
         rate = self.config.learning_rate
-        optimizers = [AdamW(parameters, rate, betas=(0.8, 0.99), weight_decay=0.01)]
+        optimizers = [AdamW(parameters, rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True)]
         if self.discriminators is not None:
             judges = self.discriminators.parameters()
-            optimizers.append(AdamW(judges, rate, betas=(0.8, 0.99), weight_decay=0.01))
+            optimizers.append(AdamW(judges, rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True))
         return optimizers
 
     def training_step(self, batch: Crop, batch_index: int) -> None:

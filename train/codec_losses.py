@@ -29,18 +29,20 @@ class SpectralLoss(nn.Module):
         """Two waveforms [B, T] -> scalar."""
         losses = []
         for window, _ in _RESOLUTIONS:
-            magnitudes = [
-                torch.fft.rfft(
-                    x.unfold(1, window, window // 4) * self.get_buffer(f"window_{window}")
-                ).abs()
-                for x in (output, target)
-            ]
+            magnitudes = [self._magnitudes(x, window) for x in (output, target)]
             filters = self.get_buffer(f"filters_{window}")
             made, wanted = (torch.log(m @ filters + _FLOOR) for m in magnitudes)
             error = (magnitudes[0] - magnitudes[1]).norm(dim=(1, 2))
             relative = error / (magnitudes[1].norm(dim=(1, 2)) + 1.0)
             losses.append(F.l1_loss(made, wanted) + 0.5 * relative.mean())
         return torch.stack(losses).mean()
+
+    def _magnitudes(self, audio: Tensor, window: int) -> Tensor:
+        """[B, T] -> [B, windows, bins]; half-overlapping windows do, since crops lie at random."""
+        windows = audio.unfold(1, window, window // 2) * self.get_buffer(f"window_{window}")
+        spectrum = torch.fft.rfft(windows)
+        # A complex number's abs() takes twice as long on a CPU.
+        return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
 
 
 def discriminator_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:

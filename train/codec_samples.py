@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from data.corpus import CorpusConfig, made
 from data.recordings import read
-from model.checkpoints import save_codec
+from model.checkpoint import save_codec
 from model.codec import SAMPLE_RATE_HZ, reconstruct
 from train.codec import CodecTraining
 

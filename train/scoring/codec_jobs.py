@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from data.augment import telephone
 from data.voices.utterance import Phone
-from train import recognizers, speech_metrics
-from train.baseline_codecs import Baseline, Coded
-from train.codec_measures import Codes
 from train.parallel import run_all
-from train.phone_probe import Labelled, phone_labels, probe
-from train.test_sets import Item, clips, join
+from train.scoring import recognizers, speech_metrics
+from train.scoring.baseline_codecs import Baseline, Coded
+from train.scoring.codec_measures import Codes
+from train.scoring.phone_probe import Labelled, phone_labels, probe
+from train.scoring.test_sets import Item, clips, join
 
 Audio = NDArray[np.float32]
 ORIGINAL, OURS = "original", "ours"

@@ -7,12 +7,12 @@ import numpy as np
 
 from data.voices.utterance import SAMPLE_RATE_HZ
 from train import intervals
-from train.baseline_codecs import Coded
-from train.codec_jobs import ORIGINAL, OURS, Heard
-from train.codec_measures import CodeUse
 from train.intervals import Metric
-from train.recognizers import WordErrors, word_errors
 from train.report import Table
+from train.scoring.baseline_codecs import Coded
+from train.scoring.codec_jobs import ORIGINAL, OURS, Heard
+from train.scoring.codec_measures import CodeUse
+from train.scoring.recognizers import WordErrors, word_errors
 
 _UNITS = {
     "pesq_wb": "MOS",

@@ -12,16 +12,17 @@ from data import recordings
 from data.corpus import CorpusConfig, made, read_phones
 from data.voices.engines import read_24khz
 from data.voices.utterance import Phone
-from model.checkpoints import load_codec
+from model.checkpoint import load_codec
 from model.codec import Codec
-from train import baseline_codecs, codec_figures, codec_jobs, intervals, recognizers
-from train.baseline_codecs import Coded
-from train.codec_jobs import ORIGINAL, OURS, Heard
-from train.codec_measures import code_use, encode_all, real_time_factors, reconstruct_all
+from train import intervals
 from train.intervals import Metric
 from train.parallel import run_all
 from train.report import Outcome
-from train.test_sets import Item, human_item, human_items, spoken_items
+from train.scoring import baseline_codecs, codec_figures, codec_jobs, recognizers
+from train.scoring.baseline_codecs import Coded
+from train.scoring.codec_jobs import ORIGINAL, OURS, Heard
+from train.scoring.codec_measures import code_use, encode_all, real_time_factors, reconstruct_all
+from train.scoring.test_sets import Item, human_item, human_items, spoken_items
 
 _MIN_RTF_STEPS = 60
 _RTF_NAMES = {1: "rtf_b1", 16: "rtf_b16_per_stream", 64: "rtf_b64_per_stream"}

