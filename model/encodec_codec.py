@@ -42,6 +42,7 @@ from model.seanet_streaming import (
     StreamedConvTranspose,
     StreamedLstm,
     StreamedResidual,
+    check_streams,
 )
 from model.streaming import State
 
@@ -155,21 +156,16 @@ def _streamed(layer: nn.Module) -> Streamed:
 
     kind: Any = layer  # the package's attributes are not typed
     if isinstance(layer, SConv1d):
-        _check(kind.causal and isinstance(kind.conv.norm, nn.Identity), layer)
+        check_streams(kind.causal and isinstance(kind.conv.norm, nn.Identity), layer)
         return StreamedConv(kind.conv.conv, kind.pad_mode)
     if isinstance(layer, SConvTranspose1d):
         causal = kind.causal and kind.trim_right_ratio == 1
-        _check(causal and isinstance(kind.convtr.norm, nn.Identity), layer)
+        check_streams(causal and isinstance(kind.convtr.norm, nn.Identity), layer)
         return StreamedConvTranspose(kind.convtr.convtr)
     if isinstance(layer, SLSTM):
         return StreamedLstm(kind.lstm, kind.skip)
     if isinstance(layer, SEANetResnetBlock):
         branch = Chain(_streamed(inner) for inner in kind.block)
         return StreamedResidual(branch, _streamed(kind.shortcut))
-    _check(isinstance(layer, nn.ELU | nn.Identity | nn.Tanh), layer)
+    check_streams(isinstance(layer, nn.ELU | nn.Identity | nn.Tanh), layer)
     return Stateless(layer)
-
-
-def _check(streams: bool, layer: nn.Module) -> None:
-    if not streams:
-        raise ValueError(f"cannot stream this layer, it is not causal or not known: {layer}")

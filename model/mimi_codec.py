@@ -21,6 +21,7 @@ from model.seanet_streaming import (
     StreamedConv,
     StreamedConvTranspose,
     StreamedResidual,
+    check_streams,
 )
 from model.streaming import State
 
@@ -125,22 +126,17 @@ def _streamed(layer: nn.Module) -> Streamed:
 
     kind: Any = layer  # the library's attributes are not all typed
     if isinstance(layer, mimi.MimiConv1d):
-        _check(kind.causal, layer)
+        check_streams(kind.causal, layer)
         return StreamedConv(kind.conv, kind.pad_mode)
     if isinstance(layer, mimi.MimiConvTranspose1d):
-        _check(kind.padding_left == 0, layer)
+        check_streams(kind.padding_left == 0, layer)
         return StreamedConvTranspose(kind.conv)
     if isinstance(layer, mimi.MimiResnetBlock):
         return StreamedResidual(_chain(kind.block), _streamed(kind.shortcut))
     if isinstance(layer, mimi.MimiTransformerLayer):
         return StreamedTransformerLayer(layer)
-    _check(isinstance(layer, nn.ELU | nn.Identity), layer)
+    check_streams(isinstance(layer, nn.ELU | nn.Identity), layer)
     return Stateless(layer)
-
-
-def _check(streams: bool, layer: nn.Module) -> None:
-    if not streams:
-        raise ValueError(f"cannot stream this layer, it is not causal or not known: {layer}")
 
 
 class StreamedTransformerLayer(Streamed):

@@ -206,3 +206,9 @@ class StreamedResidual(Streamed):
     ) -> Tensor:
         branch, shortcut = (None, None) if state is None else state.states
         return self.shortcut(x, shortcut, active) + self.branch(x, branch, active)
+
+
+def check_streams(streams: bool, layer: nn.Module) -> None:
+    """Raises ValueError unless `streams`: the layer can be wrapped."""
+    if not streams:
+        raise ValueError(f"cannot stream this layer, it is not causal or not known: {layer}")

@@ -2,13 +2,12 @@
 
 Losses: log-mels read off the decoder's features (fast and stable), spectra of the spoken waveform,
 phones read off the first codebook alone (which makes it semantic), commitment to the codebooks and,
-in the second stage, discriminators. The second stage (`freeze_encoder`) tunes the decoder to the
-agent voices: only they are ever decoded in a call.
+in the last stage, discriminators. Later stages (`freeze_encoder`) tune the decoder to the agent
+voices: only they are ever decoded in a call.
 """
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import lightning
 import torch
@@ -17,7 +16,6 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from data.voices.phones import PHONES
-from model.checkpoint import load_codec
 from model.codec import FRAME_SIZE
 from model.native_codec import NativeCodec, NativeCodecConfig
 from model.quantizer import Quantized
@@ -37,7 +35,8 @@ _PITCH_AHEAD = 5
 
 @dataclass(frozen=True)
 class CodecTrainingConfig:
-    """Schedule and weights of the losses; `init_from` is a codec checkpoint directory."""
+    """Schedule and weights of the losses; `init_from` is a checkpoint of an earlier
+    stage without discriminators, `runs/NAME/checkpoints/last.ckpt`."""
 
     epochs: int
     learning_rate: float
@@ -52,7 +51,6 @@ class CodecTrainingConfig:
     semantic_gradient: float = 0.2  # share of the reconstruction's gradient into the semantic code
     quantizer_dropout: float = 0.2
     adversarial_weight: float = 0.0
-    adversarial_from_epoch: int = 0
     matching_weight: float = 2.0
     freeze_encoder: bool = False
     init_from: str | None = None
@@ -74,8 +72,7 @@ class CodecTraining(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.config = config
-        self.codec = load_codec(Path(config.init_from)) if config.init_from else NativeCodec(codec)
-        self.codec.requires_grad_(True)
+        self.codec = NativeCodec(codec)
         if config.freeze_encoder:
             self.codec.encoder.requires_grad_(False)
         dims = [codec.semantic_dim] + [codec.acoustic_dim] * (codec.num_codebooks - 1)
@@ -85,6 +82,8 @@ class CodecTraining(lightning.LightningModule):
         self.phone_head.requires_grad_(not config.freeze_encoder)
         self.spectral_loss = SpectralLoss()
         self.pitch_tracker = PitchTracker()
+        if config.init_from:
+            self.load_state_dict(torch.load(config.init_from, weights_only=True)["state_dict"])
         self.discriminators = Discriminators() if config.adversarial_weight else None
 
     def configure_optimizers(self):
@@ -104,7 +103,7 @@ class CodecTraining(lightning.LightningModule):
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         self._schedule(optimizers, batch_index)
         losses, spoken, heard = self._codec_losses(batch)
-        if self.discriminators and self.current_epoch >= self.config.adversarial_from_epoch:
+        if self.discriminators:
             losses |= self._adversarial_losses(spoken, heard, optimizers[1])
         weights = {
             "mel": self.config.mel_weight,

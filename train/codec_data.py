@@ -32,12 +32,14 @@ class CodecDataConfig:
     batch_size: int
     steps_per_epoch: int
     shares: dict[str, float]  # agent, voices, human, music
-    damage: bool
+    damaged: tuple[str, ...]  # the groups whose crops are damaged
     seed: int = 0
 
     def __post_init__(self) -> None:
         if set(self.shares) != {"agent", "voices", "human", "music"}:
             raise ValueError(f"shares {sorted(self.shares)}: must be agent, voices, human, music")
+        if unknown := set(self.damaged) - set(self.shares):
+            raise ValueError(f"damaged {sorted(unknown)}: must be of {sorted(self.shares)}")
         if abs(sum(self.shares.values()) - 1) > 1e-6:
             raise ValueError(f"shares {self.shares}: must add up to 1")
         if min(self.crop_frames, self.batch_size, self.steps_per_epoch) < 1:
@@ -116,7 +118,7 @@ class CropDataset(Dataset[Crop]):
         clean = clean * np.float32(10 ** (rng.uniform(-15, 3) / 20))
         clean = clean / np.float32(max(1.0, np.abs(clean).max() / 0.99))
         damaged = clean
-        if self.config.damage and group != "music":
+        if group in self.config.damaged:
             damaged = self._damage(clean, rng)
         return Crop(*(torch.from_numpy(array) for array in (damaged, clean, labels)))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_WINDOWS = (512, 1024, 2048)  # samples; hop is a quarter
+_WINDOWS = (512, 1024, 2048)  # samples; hop is a half
 _CHANNELS = (16, 32, 64)
 
 
@@ -31,7 +31,7 @@ class SpectrogramDiscriminator(nn.Module):
     def forward(self, audio: Tensor) -> list[Tensor]:
         window = self.get_buffer("window")
         size = len(window)
-        spectrum = torch.fft.rfft(audio.unfold(1, size, size // 4) * window / size**0.5)
+        spectrum = torch.fft.rfft(audio.unfold(1, size, size // 2) * window / size**0.5)
         # A square root on magnitudes keeps quiet bands in sight.
         spectrum = spectrum / (spectrum.abs() + 1e-4).sqrt()
         h = torch.view_as_real(spectrum).permute(0, 3, 1, 2)  # [B, 2, frames, bins]

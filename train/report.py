@@ -127,7 +127,7 @@ def markdown(report: Report) -> str:
     ]
     metrics = report.outcome.metrics
     if bars := BARS.get(report.suite, ()):
-        parts.append(_bars(bars, metrics))
+        parts.append("## Bars\n\n" + bars_table(bars, metrics))
     parts += [_table(table, metrics) for table in report.outcome.tables]
     if report.outcome.notes:
         parts.append(
@@ -158,7 +158,8 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
-def _bars(bars: Sequence[Bar], metrics: dict[str, Metric]) -> str:
+def bars_table(bars: Sequence[Bar], metrics: dict[str, Metric]) -> str:
+    """What must hold, and whether it does, as a Markdown table."""
     rows = []
     for bar in bars:
         limit = bar.limit_value(metrics)
@@ -169,7 +170,7 @@ def _bars(bars: Sequence[Bar], metrics: dict[str, Metric]) -> str:
         wanted = f"{bar.relation} {'?' if limit is None else number(limit)}{name}"
         verdict = {True: "held", False: "**not held**", None: "not measured"}[bar.held(metrics)]
         rows.append([f"`{bar.metric}`", shown(metrics.get(bar.metric)), wanted, verdict])
-    return "## Bars\n\n" + _grid(["metric", "value (95 % interval)", "bar", "held"], rows)
+    return _grid(["metric", "value (95 % interval)", "bar", "held"], rows)
 
 
 def _table(table: Table, metrics: dict[str, Metric]) -> str:
