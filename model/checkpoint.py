@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from model.native_codec import NativeCodec, NativeCodecConfig
 
@@ -39,4 +40,8 @@ def load_codec(directory: Path | str = DEFAULT_CODEC) -> NativeCodec:
     codec = NativeCodec(NativeCodecConfig(**config))
     weights = load_file(directory / "model.safetensors")
     codec.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    for module in codec.modules():
+        if isinstance(module, nn.Linear):
+            # Inputs first in memory: products with the few rows of a frame are up to twice as fast.
+            module.weight.data = module.weight.data.T.contiguous().T
     return codec.eval().requires_grad_(False)
