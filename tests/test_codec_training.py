@@ -14,6 +14,7 @@ from data.augment import add_noise, coloured_noise, reverberate, speed, telephon
 from data.corpus import CorpusConfig, plan
 from data.synthesize import synthesize
 from data.voices.phones import PHONES, from_ipa
+from model.checkpoint import load_codec, save_codec
 from model.native_codec import NativeCodecConfig
 from train.codebooks import CodebookTracker
 from train.codec import CodecTraining, CodecTrainingConfig
@@ -95,6 +96,19 @@ def test_the_stages_train_resume_and_leave_something_to_look_at(
     for name, tensor in resumed.codec.state_dict().items():
         is_decoder = name.startswith("decoder.")
         assert torch.equal(after[name], tensor) != is_decoder, name
+
+
+def test_training_goes_on_from_a_codecs_directory(data: CodecData, tmp_path: Path) -> None:
+    lightning.seed_everything(0)
+    save_codec(CodecTraining(SMALL, TRAINING).codec, tmp_path / "codec")
+    tuning = dataclasses.replace(TRAINING, epochs=1, init_from=str(tmp_path / "codec"))
+    tuned = CodecTraining(SMALL, tuning)
+    start = load_codec(tmp_path / "codec").state_dict()
+    assert all(torch.equal(t, start[n]) for n, t in tuned.codec.state_dict().items())
+    fit(tuned, data, tmp_path / "run", epochs=1)
+    for name in ("quantizer.semantic_codebook", "quantizer.acoustic_codebooks"):
+        moved = (tuned.codec.state_dict()[name] - start[name]).norm() / start[name].norm()
+        assert 0 < moved < 0.3, "codebooks must go on from where they were"
 
 
 def test_a_crop_is_the_same_each_time_it_is_drawn(data: CodecData) -> None:

@@ -35,14 +35,20 @@ class CodebookTracker(nn.Module):
         self.register_buffer("is_started", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
+    def start(self, codebook: Tensor) -> None:
+        """Goes on from a codebook that is trained."""
+        self.get_buffer("usage").fill_(1.0)
+        self.get_buffer("sums").copy_(codebook)
+        self.get_buffer("is_started").fill_(True)
+
+    @torch.no_grad()
     def update(self, codebook: Tensor, inputs: Tensor, codes: Tensor) -> None:
         """Moves `codebook` [N, D] in place, given inputs [M, D] and the codes [M] they got."""
         usage, sums = self.get_buffer("usage"), self.get_buffer("sums")
         inputs = inputs.float()
         if not self.get_buffer("is_started"):
             codebook.copy_(_same_in_processes(_picks(inputs, len(codebook))))
-            sums.copy_(codebook)
-            self.get_buffer("is_started").fill_(True)
+            self.start(codebook)
             return
         counts = torch.bincount(codes, minlength=len(codebook)).float()
         batch_sums = torch.zeros_like(sums).index_add_(0, codes, inputs)

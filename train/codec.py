@@ -8,6 +8,7 @@ voices: only they are ever decoded in a call.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from data.voices.phones import PHONES
+from model.checkpoint import load_codec
 from model.codec import FRAME_SIZE
 from model.native_codec import NativeCodec, NativeCodecConfig
 from model.quantizer import Quantized
@@ -35,8 +37,8 @@ _PITCH_AHEAD = 5
 
 @dataclass(frozen=True)
 class CodecTrainingConfig:
-    """Schedule and weights of the losses; `init_from` is a checkpoint of an earlier
-    stage without discriminators, `runs/NAME/checkpoints/last.ckpt`."""
+    """Schedule and weights of the losses; `init_from` is an earlier stage without discriminators,
+    `runs/NAME/checkpoints/last.ckpt`, or any codec's directory."""
 
     epochs: int
     learning_rate: float
@@ -83,8 +85,18 @@ class CodecTraining(lightning.LightningModule):
         self.spectral_loss = SpectralLoss()
         self.pitch_tracker = PitchTracker()
         if config.init_from:
-            self.load_state_dict(torch.load(config.init_from, weights_only=True)["state_dict"])
+            self._start_from(Path(config.init_from))
         self.discriminators = Discriminators() if config.adversarial_weight else None
+
+    def _start_from(self, earlier: Path) -> None:
+        """A codec's directory has no heads: they are learnt anew."""
+        if not earlier.is_dir():
+            self.load_state_dict(torch.load(earlier, weights_only=True)["state_dict"])
+            return
+        self.codec.load_state_dict(load_codec(earlier).state_dict())
+        for tracker, codebook in zip(self.trackers, self.codec.quantizer.codebooks(), strict=True):
+            assert isinstance(tracker, CodebookTracker)
+            tracker.start(codebook)
 
     def configure_optimizers(self):
         """One optimiser for the codec and, in the adversarial stage, one for the discriminators."""
