@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.sentences import Split, sentences
-from data.voices.store import phrase_path
+from data.voices.store import is_made, phrase_path
 
 RESERVED_VOICES = frozenset(
     f"kokoro:{name}" for name in ("am_liam", "am_onyx", "bf_alice", "bm_daniel", "bm_fable")
@@ -80,11 +80,7 @@ def plan(config: CorpusConfig) -> Iterator[Line]:
 def made(config: CorpusConfig, split: Split) -> list[tuple[Line, Path]]:
     """The lines of a split that have been spoken so far, with their audio files."""
     lines = [(line, phrase_path(line.text, line.voice)) for line in plan(config)]
-    return [
-        (line, path)
-        for line, path in lines
-        if line.split == split and path.with_suffix(".json").exists()
-    ]
+    return [(line, path) for line, path in lines if line.split == split and is_made(path)]
 
 
 def read_phones(path: Path) -> list[tuple[str, float, float]]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from data.corpus import CorpusConfig, Line, plan
 from data.voices import say
-from data.voices.store import phrase_path
+from data.voices.store import is_made, phrase_path
 
 
 def speak(line: Line) -> None:
@@ -22,11 +22,7 @@ def speak(line: Line) -> None:
 
 def synthesize(config: CorpusConfig, processes: int) -> None:
     """Speaks every missing line; lines that fail are named at the end, the others are kept."""
-    missing = [
-        line
-        for line in plan(config)
-        if not phrase_path(line.text, line.voice).with_suffix(".json").exists()
-    ]
+    missing = [line for line in plan(config) if not is_made(phrase_path(line.text, line.voice))]
     failures: list[str] = []
     with ProcessPoolExecutor(processes) as pool:
         waiting = {pool.submit(speak, line): line for line in missing}

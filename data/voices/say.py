@@ -1,11 +1,15 @@
-"""`say`: text and a voice name to audio."""
+"""`say`: text, a voice name and a style to audio with the times of its words."""
 
 import dataclasses
 from collections.abc import Callable
 
 from data.voices import engines, store
 from data.voices.kokoro import kokoro
+from data.voices.style import NEUTRAL, STYLES, restyle, with_fillers
 from data.voices.utterance import Utterance
+from data.voices.words import words_by_comparison, words_of
+
+_REFERENCE = "flite:slt"  # its words are laid on engines that tell no times
 
 ENGINES: dict[str, Callable[[str, str], Utterance]] = {
     "espeak": engines.espeak,
@@ -15,18 +19,34 @@ ENGINES: dict[str, Callable[[str, str], Utterance]] = {
 }
 
 
-def say(text: str, voice: str) -> Utterance:
+def say(text: str, voice: str, style: str = NEUTRAL) -> Utterance:
     """Speaks `text` as `ENGINE:NAME` (`flite:rms`, `kokoro:af_heart`, `festival:slt_hts` ...).
 
-    Phrases are cached on disk, so nothing is synthesised twice.
-    Raises ValueError on an unknown voice and FileNotFoundError where an engine is not installed.
+    Phrases are cached on disk, so nothing is synthesised twice; a style is made out of the neutral
+    phrase.
+    Raises ValueError on an unknown voice or style or an empty text, and FileNotFoundError where an
+    engine is not installed.
     """
     engine, _, name = voice.partition(":")
     if engine not in ENGINES or not name:
         raise ValueError(f"voice {voice!r}: must be ENGINE:NAME, ENGINE in {sorted(ENGINES)}")
-    cached = store.load(text, voice)
-    if cached is not None:
-        return cached
+    if style not in STYLES:
+        raise ValueError(f"style {style!r}: must be one of {sorted(STYLES)}")
+    if not text.split():
+        raise ValueError(f"text {text!r}: must hold a word")
+    path = store.phrase_path(text, voice, style)
+    if not store.is_made(path):
+        store.save(_speak(text, voice, style), path)
+    return store.load(path)  # also right after it was made: the file rounds
+
+
+def _speak(text: str, voice: str, style: str) -> Utterance:
+    if style != NEUTRAL:
+        seed = f"{voice} {style} {text}"
+        return restyle(say(with_fillers(text, STYLES[style], seed), voice), STYLES[style], seed)
+    engine, _, name = voice.partition(":")
     utterance = dataclasses.replace(ENGINES[engine](text, name), voice=voice)
-    store.save(utterance)
-    return utterance
+    words = words_of(text, utterance.phones)
+    if not words:
+        words = words_by_comparison(utterance.audio, say(text, _REFERENCE))
+    return dataclasses.replace(utterance, words=words)

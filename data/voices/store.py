@@ -1,4 +1,4 @@
-"""The phrase cache: one FLAC and one JSON a phrase, named by the hash of text and voice."""
+"""The phrase cache: one FLAC and one JSON a phrase, named by the hash of text, voice and style."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from data.voices.utterance import SAMPLE_RATE_HZ, Phone, Utterance
+from data.voices.utterance import SAMPLE_RATE_HZ, Phone, Utterance, Word
 
 
 def cache_dir() -> Path:
@@ -16,30 +16,35 @@ def cache_dir() -> Path:
     return Path(os.environ.get("DUOLOGUE_CACHE", Path.home() / ".cache" / "duologue"))
 
 
-def phrase_path(text: str, voice: str) -> Path:
+def phrase_path(text: str, voice: str, style: str = "neutral") -> Path:
     """Where the phrase's audio is or will be."""
-    digest = hashlib.sha256(f"{voice}\n{text}".encode()).hexdigest()[:20]
+    digest = hashlib.sha256(f"{voice}\n{style}\n{text}".encode()).hexdigest()[:20]
     return cache_dir() / "phrases" / voice.replace(":", "-") / f"{digest}.flac"
 
 
-def load(text: str, voice: str) -> Utterance | None:
-    """The cached phrase, or None."""
-    path = phrase_path(text, voice)
-    if not path.with_suffix(".json").exists():
-        return None
-    phones = json.loads(path.with_suffix(".json").read_text())["phones"]
+def is_made(path: Path) -> bool:
+    """Whether the phrase of a `phrase_path` is cached."""
+    return path.with_suffix(".json").exists()
+
+
+def load(path: Path) -> Utterance:
+    """The phrase that is cached at a `phrase_path`."""
+    saved = json.loads(path.with_suffix(".json").read_text())
     audio, _ = soundfile.read(path, dtype="float32")
-    audio = np.asarray(audio, np.float32)
-    return Utterance(text, voice, audio, tuple(Phone(*phone) for phone in phones))
+    return Utterance(
+        saved["text"],
+        saved["voice"],
+        np.asarray(audio, np.float32),
+        tuple(Phone(*phone) for phone in saved["phones"]),
+        tuple(Word(*word) for word in saved["words"]),
+    )
 
 
-def save(utterance: Utterance) -> None:
+def save(utterance: Utterance, path: Path) -> None:
     """Writes the phrase; the JSON goes last, so a phrase cut off by a crash is made again."""
-    path = phrase_path(utterance.text, utterance.voice)
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, utterance.audio.clip(-1, 1), SAMPLE_RATE_HZ)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(
-        json.dumps({"text": utterance.text, "voice": utterance.voice, "phones": utterance.phones})
-    )
+    fields = ("text", "voice", "phones", "words")
+    partial.write_text(json.dumps({name: getattr(utterance, name) for name in fields}))
     partial.rename(path.with_suffix(".json"))

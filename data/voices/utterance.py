@@ -18,17 +18,27 @@ class Phone(NamedTuple):
     end_s: float
 
 
+class Word(NamedTuple):
+    """One word as the text writes it, punctuation included, and where it stands, in seconds."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
 @dataclass(frozen=True)
 class Utterance:
     """Spoken text.
 
-    `audio` is float32 [T] at 24 kHz in -1..1; `phones` is empty where the engine gives no times.
+    `text` is what was said, fillers included. `audio` is float32 [T] at 24 kHz in -1..1; `phones`
+    is empty where the engine gives no times.
     """
 
     text: str
     voice: str
     audio: NDArray[np.float32]
     phones: tuple[Phone, ...]
+    words: tuple[Word, ...] = ()
 
 
 def at_24khz(audio: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:

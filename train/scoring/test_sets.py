@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data import recordings
 from data.corpus import CorpusConfig, plan
 from data.voices import say
-from data.voices.store import phrase_path
+from data.voices.store import is_made, phrase_path
 from data.voices.utterance import SAMPLE_RATE_HZ, Phone
 from train.parallel import run_all
 
@@ -61,7 +61,7 @@ def spoken_items(
     for voice in voices:
         for line in itertools.islice((line for line in tested if line.voice == voice), per_voice):
             jobs[voice, line.text] = functools.partial(_spoken, line.text, voice)
-    cached = all(phrase_path(text, voice).with_suffix(".json").exists() for voice, text in jobs)
+    cached = all(is_made(phrase_path(text, voice)) for voice, text in jobs)
     done = run_all(jobs, 1 if cached else processes, "speaking")
     items = [done[key] for key in jobs if isinstance(done[key], Item)]
     problems = {key[0]: done[key] for key in jobs if isinstance(done[key], str)}
