@@ -192,3 +192,11 @@ def test_an_empty_cache_gives_the_same_again(cache: Path) -> None:
 def test_what_cannot_be_said_is_refused(text: str, voice: str, style: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         say(text, voice, style)
+
+
+@pytest.mark.parametrize("voice", ["kokoro:af_heart", "piper:en_US-joe-medium"])
+def test_a_voice_without_weights_says_where_they_go(voice: str, cache: Path) -> None:
+    engine, name = voice.split(":")
+    with pytest.raises(FileNotFoundError, match=str(cache / engine)) as caught:
+        say("Hello there", voice)
+    assert name in str(caught.value) or "make voices" in str(caught.value)

@@ -1,7 +1,7 @@
-"""The synthesisers that are Debian programs: flite, festival and espeak-ng.
+"""The synthesisers that are programs: Debian's flite, festival and espeak-ng, and Piper.
 
-They are called as programs, never linked (espeak-ng is GPL-3). Each function takes text and the
-engine's own voice name and returns an `Utterance` without its voice prefix.
+They are called as programs, never linked (espeak-ng and Piper are GPL-3). Each function takes text
+and the engine's own voice name and returns an `Utterance` without its voice prefix.
 """
 
 import re
@@ -15,6 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from data.voices.phones import from_radio
+from data.voices.store import cache_dir
 from data.voices.utterance import Phone, Utterance, at_24khz
 
 _FESTIVAL_VOICES = {
@@ -80,4 +81,20 @@ def espeak(text: str, voice: str) -> Utterance:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.wav"
         run_program(["espeak-ng", "-v", voice, "-w", str(path)], text)
+        return Utterance(text, voice, read_24khz(path), ())
+
+
+def piper(text: str, voice: str) -> Utterance:
+    """Piper, where it is installed (`pip install piper-tts`) and `$DUOLOGUE_CACHE/piper` holds
+    `VOICE.onnx` and `VOICE.onnx.json`; it tells no times.
+
+    Its noise is turned off, so that the same text always sounds the same.
+    """
+    model = cache_dir() / "piper" / f"{voice}.onnx"
+    if not model.exists() or shutil.which("piper") is None:
+        raise FileNotFoundError(f"piper:{voice} needs the program piper and the weights {model}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out.wav"
+        silent = ["--noise-scale", "0", "--noise-w-scale", "0"]
+        run_program(["piper", "--model", str(model), *silent, "--output-file", str(path)], text)
         return Utterance(text, voice, read_24khz(path), ())

@@ -16,6 +16,7 @@ ENGINES: dict[str, Callable[[str, str], Utterance]] = {
     "festival": engines.festival,
     "flite": engines.flite,
     "kokoro": kokoro,
+    "piper": engines.piper,
 }
 
 
