@@ -18,10 +18,10 @@ Split = Literal["train", "test"]
 _TEST_SHARE = 0.1
 
 
-def split_of(key: str) -> Split:
-    """The half of the data that a sentence or a recording's name belongs to."""
+def split_of(key: str, test_share: float = _TEST_SHARE) -> Split:
+    """Which of the splits a sentence, a phrasing or a value belongs to, for good."""
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-    return "test" if number < _TEST_SHARE * 2**32 else "train"
+    return "test" if number < test_share * 2**32 else "train"
 
 
 @functools.cache
