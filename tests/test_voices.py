@@ -13,7 +13,7 @@ from pocketsphinx import Decoder
 from data.voices import SAMPLE_RATE_HZ, Phone, Utterance, Word, say
 from data.voices.say import ENGINES
 from data.voices.style import STYLES, Style, with_fillers
-from data.voices.words import pronunciation, words_by_comparison, words_of
+from data.voices.words import pronunciation, without_silence, words_by_comparison, words_of
 from train.pitch import PitchTracker
 
 TEXT = "I would like to book a demo of the phone system on Tuesday, at half past two."
@@ -89,6 +89,16 @@ def test_a_word_without_a_phone_of_its_own_takes_no_time() -> None:
     words = words_of("my to dog", phones)
     assert words == (Word("my", 0.1, 0.3), Word("to", 0.3, 0.3), Word("dog", 0.3, 0.6))
     assert words_of("my dog", phones[:1]) == ()
+
+
+def test_a_word_ends_where_its_sound_ends() -> None:
+    audio = np.zeros(2 * SAMPLE_RATE_HZ, np.float32)
+    audio[12_000:24_000] = np.sin(np.arange(12_000) / 10)  # from 0.5 to 1 s
+    late, closure, silent = Word("late", 0.2, 1.8), Word("stop", 0.6, 1.1), Word("hm", 1.5, 1.8)
+    found = without_silence((late, closure, silent), audio)
+    assert found[0].start_s == pytest.approx(0.5, abs=0.011)
+    assert found[0].end_s == pytest.approx(1.0, abs=0.011)
+    assert found[1:] == (closure, silent)
 
 
 @pytest.mark.parametrize(

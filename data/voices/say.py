@@ -7,7 +7,7 @@ from data.voices import engines, store
 from data.voices.kokoro import kokoro
 from data.voices.style import NEUTRAL, STYLES, restyle, with_fillers
 from data.voices.utterance import Utterance
-from data.voices.words import words_by_comparison, words_of
+from data.voices.words import without_silence, words_by_comparison, words_of
 
 _REFERENCE = "flite:slt"  # its words are laid on engines that tell no times
 
@@ -50,4 +50,4 @@ def _speak(text: str, voice: str, style: str) -> Utterance:
     words = words_of(text, utterance.phones)
     if not words:
         words = words_by_comparison(utterance.audio, say(text, _REFERENCE))
-    return dataclasses.replace(utterance, words=words)
+    return dataclasses.replace(utterance, words=without_silence(words, utterance.audio))

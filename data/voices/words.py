@@ -27,6 +27,9 @@ _ALIKE = frozenset(
 )
 _SKIP = 0.7
 _STEP_S = 0.01
+_BLOCK = SAMPLE_RATE_HZ // 100  # samples
+_SILENT_DB = -40.0  # against the loudest 10 ms
+_CLOSURE_S = 0.12
 Audio = NDArray[np.float32]
 
 
@@ -90,6 +93,30 @@ def words_by_comparison(audio: Audio, reference: Utterance) -> tuple[Word, ...]:
     return tuple(
         Word(word.text, heard_s(word.start_s), heard_s(word.end_s)) for word in reference.words
     )
+
+
+def without_silence(words: Sequence[Word], audio: Audio) -> tuple[Word, ...]:
+    """Words whose edges lie in silence, moved to where it is heard that they begin and end.
+
+    Shorter silences are left: a plosive's closure is a part of its word.
+    """
+    blocks = audio[: len(audio) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
+    power = np.square(blocks).mean(1)  # [blocks]
+    is_heard = power > power.max(initial=0.0) * 10 ** (_SILENT_DB / 10)
+    moved = []
+    for word in words:
+        first, end = (round(time * SAMPLE_RATE_HZ / _BLOCK) for time in (word.start_s, word.end_s))
+        heard = np.flatnonzero(is_heard[first:end])
+        if len(heard):
+            start_s, end_s = (
+                (first + i) * _BLOCK / SAMPLE_RATE_HZ for i in (heard[0], heard[-1] + 1)
+            )
+            if start_s - word.start_s > _CLOSURE_S:
+                word = word._replace(start_s=start_s)
+            if word.end_s - end_s > _CLOSURE_S:
+                word = word._replace(end_s=end_s)
+        moved.append(word)
+    return tuple(moved)
 
 
 def _cepstra(audio: Audio) -> NDArray[np.float64]:
