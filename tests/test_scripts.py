@@ -4,11 +4,13 @@ import dataclasses
 import random
 import re
 
+import numpy as np
 import pytest
 
 from data.scripts import spoken
 from data.scripts.domain import Domain, load_domain, phrasing_split
 from data.scripts.grammar import Part, phrasings, skeleton
+from data.scripts.spoken_turn import speak
 from data.scripts.turn import Turn, request, with_correction, with_filler, with_restart
 from data.sentences import Split
 
@@ -210,6 +212,36 @@ def test_a_correction_of_what_is_not_last_revises_nothing() -> None:
         other = with_correction(domain, turn, "train", random.Random(turn.text))
         found.add(len(other.calls))
     assert found == {1, 2}
+
+
+# Spoken
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    """A phrase cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DUOLOGUE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize("voice", ["flite:rms", "festival:slt_hts"])
+@pytest.mark.parametrize("style", ["neutral", "hesitant"])
+def test_a_call_is_right_when_its_last_word_has_been_said(cache, voice: str, style: str) -> None:
+    domain, rng, fillers = load_domain("front_desk"), random.Random(1), 0
+    for turn in requests("front_desk", "order_status", "train", 4):
+        asked = with_restart(with_filler(with_correction(domain, turn, "train", rng), rng), rng)
+        spoken_turn = speak(asked, voice, style)
+        words = [spoken_turn.utterance.words[number] for number in spoken_turn.words]
+        assert [word.text for word in words] == [piece.text for piece in asked.pieces]
+        fillers += len(spoken_turn.utterance.words) - len(words)
+        first, revision = (spoken_turn.needed_s(call) for call in asked.calls)
+        assert first == words[asked.calls[0].after].end_s
+        assert 0.5 < first < revision - 1 < len(spoken_turn.utterance.audio) / 24_000
+        before, after = np.split(spoken_turn.utterance.audio, [int(24_000 * revision)])
+        assert np.abs(before[-2400:]).max() > 0.005, "the word is still heard just before it ends"
+        assert len(after) > 0
+    assert (fillers > 0) == (style == "hesitant")
 
 
 # Domains with mistakes
