@@ -1,0 +1,129 @@
+"""Dialogues, and other people's recordings read as such."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data.dialogue import AGENT, USER, Dialogue
+from data.ingest import Dropped, read_moshi
+from data.ingest.dropped import summary
+from data.voices import Word
+
+RATE_HZ = 16_000
+ALIGNMENTS = [
+    ["Hello,", [0.1, 0.4], "SPEAKER_MAIN"],
+    ["yes", [0.3, 0.5], "SPEAKER_00"],
+    ["this", [0.5, 0.7], "SPEAKER_MAIN"],
+]
+
+
+def tone(hz: float, seconds: float = 1.0, rate_hz: int = RATE_HZ) -> np.ndarray:
+    times = np.arange(int(seconds * rate_hz)) / rate_hz
+    return (0.3 * np.sin(2 * np.pi * hz * times)).astype(np.float32)
+
+
+def put(folder: Path, name: str, alignments=ALIGNMENTS, audio=None) -> dict:
+    """Writes a recording and its alignments; returns its line of the manifest."""
+    if audio is None:
+        audio = np.stack([tone(300), tone(700)], axis=1)
+    soundfile.write(folder / f"{name}.wav", audio, RATE_HZ, subtype="FLOAT")
+    (folder / f"{name}.json").write_text(json.dumps({"alignments": alignments}))
+    return {"path": f"{name}.wav", "duration": len(audio) / RATE_HZ}
+
+
+def manifest(folder: Path, *lines: dict | str) -> Path:
+    path = folder / "train.jsonl"
+    written = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("\n".join(written) + "\n")
+    return path
+
+
+def loudest_hz(audio: np.ndarray) -> float:
+    return float(np.abs(np.fft.rfft(audio)).argmax() * 24_000 / len(audio))
+
+
+def test_a_recording_is_read_with_both_sides(tmp_path: Path) -> None:
+    (found,) = read_moshi(manifest(tmp_path, put(tmp_path, "call")), "CC0")
+    assert isinstance(found, Dialogue)
+    assert (found.name, found.licence) == ("call.wav", "CC0")
+    assert found.audio.dtype == np.float32
+    assert found.audio.shape == (2, 24_000)
+    assert loudest_hz(found.audio[AGENT]) == pytest.approx(300, abs=1)
+    assert loudest_hz(found.audio[USER]) == pytest.approx(700, abs=1)
+    assert found.words == (
+        (Word("Hello,", 0.1, 0.4), Word("this", 0.5, 0.7)),
+        (Word("yes", 0.3, 0.5),),
+    )
+
+
+def test_damaged_recordings_are_dropped_and_named_and_nothing_else_is_lost(tmp_path: Path) -> None:
+    good = put(tmp_path, "good")
+    damaged: dict[str, tuple[dict | str, str]] = {
+        "mono.wav": (put(tmp_path, "mono", audio=tone(300)[:, None]), "1 channels, must have 2"),
+        "missing.wav": ({"path": "missing.wav", "duration": 1.0}, "cannot be read"),
+        "short.wav": ({**put(tmp_path, "short"), "duration": 9.0}, "given as 9.0 s"),
+        "late.wav": (
+            put(tmp_path, "late", [["far", [5.0, 5.2], "SPEAKER_MAIN"]]),
+            "agent word 0 ('far') is at 5.0 to 5.2 s",
+        ),
+        "odd.wav": (put(tmp_path, "odd", [["word", 0.1]]), "alignment 0 is ['word', 0.1]"),
+        "nan.wav": (
+            put(tmp_path, "nan", audio=np.full((RATE_HZ, 2), np.nan, np.float32)),
+            "NaN or infinity",
+        ),
+        "noise.wav": ({"path": "noise.wav", "duration": 1.0}, "cannot be read"),
+        "unaligned.wav": (put(tmp_path, "unaligned"), "cannot be read"),
+        "other.wav": (put(tmp_path, "other"), "other.json must be an object with a list"),
+        "train.jsonl:11": ("{not json", "does not fit"),
+        "train.jsonl:12": ('{"file": "a.wav"}', "bad line"),
+        "train.jsonl:13": ("[1, 2]", "bad line"),
+    }
+    (tmp_path / "noise.wav").write_bytes(b"RIFF\0\0\0\0nothing")
+    (tmp_path / "unaligned.json").unlink()
+    (tmp_path / "other.json").write_text('{"words": []}')
+    lines = [line for line, _ in damaged.values()]
+    found = list(read_moshi(manifest(tmp_path, good, *lines, put(tmp_path, "last")), "CC0"))
+    kept = [one.name for one in found if isinstance(one, Dialogue)]
+    dropped = [one for one in found if isinstance(one, Dropped)]
+    assert kept == ["good.wav", "last.wav"]
+    assert [one.name for one in dropped] == list(damaged)
+    for one, (_, reason) in zip(dropped, damaged.values(), strict=True):
+        assert reason in one.reason
+    told = summary(dropped).splitlines()
+    assert told[:2] == ["12 dropped", "     7 does not fit"]
+    assert sum(line.startswith(tuple(damaged)) for line in told) == 12
+
+
+def test_a_manifest_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.jsonl"):
+        list(read_moshi(tmp_path / "nothing.jsonl", "CC0"))
+
+
+def test_who_speaks_is_told_frame_by_frame() -> None:
+    words = ((Word("hello", 0.08, 0.2),), (Word("yes", 0.16, 0.16), Word("no", 0.9, 1.0)))
+    dialogue = Dialogue("two", np.zeros((2, 24_000), np.float32), words, "test", "CC0")
+    assert dialogue.frames == 13
+    agent, user = dialogue.is_speaking()
+    assert np.flatnonzero(agent).tolist() == [1, 2]
+    assert np.flatnonzero(user).tolist() == [2, 11, 12]
+
+
+@pytest.mark.parametrize(
+    ("audio", "words", "says"),
+    [
+        (np.zeros((1, 9)), (), r"audio has shape \[1, 9\]: must be \[2, samples\]"),
+        (np.zeros((2, 0)), (), r"must be \[2, samples\]"),
+        (np.zeros((2, 24_000)), (Word("a", 0.5, 0.4),), r"user word 0 \('a'\) is at 0.5 to 0.4 s"),
+        (
+            np.zeros((2, 24_000)),
+            (Word("a", 0.5, 0.6), Word("b", 0.4, 0.7)),
+            r"user word 1 \('b'\) .* must begin at 0.5 s or later",
+        ),
+    ],
+)
+def test_a_dialogue_whose_parts_do_not_fit_is_refused(audio, words, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Dialogue("bad", audio.astype(np.float32), ((), words), "test", "CC0")
