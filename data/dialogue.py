@@ -1,7 +1,9 @@
 """Two people on two channels: what recordings are read as and what scripts are rendered to."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +14,26 @@ from model.codec import FRAME_SIZE
 AGENT, USER = 0, 1  # channels
 
 
+class Action(NamedTuple):
+    """What is right on the action channel from `time_s` on: a call at its `t_need`, or a revision.
+
+    Calls and revisions are numbered together, from 1; a revision `revises` an earlier number.
+    """
+
+    time_s: float
+    kind: Literal["call", "revise"]
+    number: int
+    tool: str
+    arguments: Mapping[str, str]
+    revises: int | None = None
+
+
 @dataclass(frozen=True)
 class Dialogue:
     """`audio` is float32 [2, T] at 24 kHz in -1..1, agent first; `words` are each side's, in order.
 
-    `source` says where it comes from, `licence` under which terms. Raises ValueError where a part
-    does not fit the others, naming it.
+    `source` says where it comes from, `licence` under which terms; recordings have no `actions`.
+    Raises ValueError where a part does not fit the others, naming it.
     """
 
     name: str
@@ -25,6 +41,7 @@ class Dialogue:
     words: tuple[tuple[Word, ...], tuple[Word, ...]]
     source: str
     licence: str
+    actions: tuple[Action, ...] = ()
 
     def __post_init__(self) -> None:
         if self.audio.ndim != 2 or len(self.audio) != 2 or not self.audio.shape[1]:

@@ -1,0 +1,45 @@
+"""What lies between a caller and us: his room, noise, our own echo, a telephone line."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.augment import add_noise, coloured_noise, reverberate, telephone
+from data.dialogue import Dialogue
+from data.voices.utterance import SAMPLE_RATE_HZ
+
+_ECHO_DELAY_S = (0.05, 0.3)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Effects on the user's channel, in the order in which they happen; None and 0: not there."""
+
+    reverberation_s: float = 0.0  # time in which an echo of the room falls by 60 dB
+    echo_db: float | None = None  # the agent's own voice, against what it said
+    noise_db: float | None = None  # speech over noise
+    is_telephone: bool = False  # 8 kHz mu-law
+
+    def __post_init__(self) -> None:
+        if self.reverberation_s < 0:
+            raise ValueError(f"reverberation_s {self.reverberation_s}: must not be negative")
+        if self.echo_db is not None and self.echo_db > 0:
+            raise ValueError(f"echo_db {self.echo_db}: must not be louder than the agent")
+
+
+def over_line(dialogue: Dialogue, line: Line, rng: np.random.Generator) -> Dialogue:
+    """The dialogue as we hear it over a line; the agent's channel and all labels stay."""
+    agent, user = dialogue.audio
+    if line.reverberation_s:
+        user = reverberate(user, line.reverberation_s, rng)
+    if line.echo_db is not None:
+        delay = round(rng.uniform(*_ECHO_DELAY_S) * SAMPLE_RATE_HZ)
+        echo = np.pad(agent, (delay, 0))[: len(agent)]
+        user = user + echo * np.float32(10 ** (line.echo_db / 20))
+    if line.noise_db is not None:
+        user = add_noise(user, coloured_noise(len(user), rng), line.noise_db)
+    if line.is_telephone:
+        user = telephone(user)
+    audio = np.stack([agent, user.clip(-1, 1)]).astype(np.float32)  # as AGENT and USER number them
+    return dataclasses.replace(dialogue, audio=audio)
