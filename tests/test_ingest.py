@@ -1,15 +1,20 @@
 """Dialogues, and other people's recordings read as such."""
 
+import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from matplotlib import pyplot
 
-from data.dialogue import AGENT, USER, Dialogue
+from data.dialogue import AGENT, USER, Action, Dialogue
 from data.ingest import Dropped, read_moshi
 from data.ingest.dropped import summary
+from data.inspect import draw, inspect
 from data.voices import Word
 
 RATE_HZ = 16_000
@@ -127,3 +132,41 @@ def test_who_speaks_is_told_frame_by_frame() -> None:
 def test_a_dialogue_whose_parts_do_not_fit_is_refused(audio, words, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Dialogue("bad", audio.astype(np.float32), ((), words), "test", "CC0")
+
+
+def test_inspecting_leaves_pictures_sounds_and_what_was_dropped(tmp_path: Path) -> None:
+    lines = [put(tmp_path, "one"), "{", put(tmp_path, "two"), put(tmp_path, "three")]
+    dropped = inspect(manifest(tmp_path, *lines), tmp_path / "out", count=2, licence="CC0")
+    assert [one.name for one in dropped] == ["train.jsonl:2"]
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["001-one.png", "001-one.wav", "002-two.png", "002-two.wav"]
+    audio, rate_hz = soundfile.read(tmp_path / "out" / "002-two.wav")
+    assert (audio.shape, rate_hz) == ((24_000, 2), 24_000)
+    assert loudest_hz(audio[:, USER]) == pytest.approx(700, abs=1)
+
+
+def test_a_picture_shows_words_and_calls(tmp_path: Path) -> None:
+    plain = Dialogue("call", np.zeros((2, 48_000), np.float32), ((), ()), "test", "CC0")
+    action = Action(1.9, "call", 1, "order_status", {"order_id": "48192"})
+    words = ((), (Word("order", 0.2, 0.6),))
+    pictures = []
+    for number, one in enumerate(
+        (
+            plain,
+            dataclasses.replace(plain, words=words),
+            dataclasses.replace(plain, actions=(action,)),
+        )
+    ):
+        draw(one, tmp_path / f"{number}.png")
+        pictures.append(pyplot.imread(tmp_path / f"{number}.png"))
+    red = [int(((p[..., 0] > 0.7) & (p[..., 1] < 0.3)).sum()) for p in pictures]
+    orange = [int(((p[..., 0] > 0.9) & (p[..., 2] < 0.2)).sum()) for p in pictures]
+    assert red[0] == red[1] < red[2] - 200
+    assert orange[1] > orange[0] + 100
+
+
+def test_inspecting_nothing_says_what_to_give() -> None:
+    command = [sys.executable, "-m", "data.inspect", "manifest=nothing.jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "manifest is 'nothing.jsonl': must be a file" in done.stderr
