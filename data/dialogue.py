@@ -15,13 +15,15 @@ AGENT, USER = 0, 1  # channels
 
 
 class Action(NamedTuple):
-    """What is right on the action channel from `time_s` on: a call at its `t_need`, or a revision.
+    """What stands on the action channel at `time_s`: a call or a revision at its `t_need`, and the
+    result that comes back.
 
-    Calls and revisions are numbered together, from 1; a revision `revises` an earlier number.
+    Calls and revisions are numbered together, from 1; a revision `revises` an earlier number, a
+    result has the number of what it answers. `arguments` of a result are what it holds.
     """
 
     time_s: float
-    kind: Literal["call", "revise"]
+    kind: Literal["call", "revise", "result"]
     number: int
     tool: str
     arguments: Mapping[str, str]

@@ -167,11 +167,12 @@ def test_a_pair_of_words_that_nobody_says_loses_its_first() -> None:
 # Disfluency and correction
 
 
+@pytest.mark.parametrize("tool", load_domain("front_desk").tools)
 @pytest.mark.parametrize("change", [with_filler, with_restart])
-def test_disfluency_keeps_the_words_and_the_right_moment(change) -> None:
+def test_disfluency_keeps_the_words_and_the_right_moment(change, tool: str) -> None:
     rng = random.Random(0)
     changed = 0
-    for turn in requests("front_desk", "order_status", "train", 100):
+    for turn in requests("front_desk", tool, "train", 100):
         other = change(turn, rng)
         assert len(other.pieces) >= len(turn.pieces)
         changed += other.text != turn.text
@@ -180,7 +181,7 @@ def test_disfluency_keeps_the_words_and_the_right_moment(change) -> None:
         assert other.pieces[after.after] == turn.pieces[before.after]
         slots = [piece.text for piece in other.pieces if piece.slot]
         assert slots == [piece.text for piece in turn.pieces if piece.slot]
-    assert changed > 80
+    assert changed > 50
 
 
 @pytest.mark.parametrize(("name", "tool"), REQUESTS)
@@ -259,6 +260,13 @@ def test_mistakes_in_a_domain_are_named() -> None:
         changed(requests={k: v for k, v in library.requests.items() if k != "faq"})
     with pytest.raises(ValueError, match=r"tool faq has unknown slots {'topic'}"):
         changed(slots={k: v for k, v in library.slots.items() if k != "topic"})
+    with pytest.raises(ValueError, match=r"tools and replies differ in \['faq'\]"):
+        changed(replies={k: v for k, v in library.replies.items() if k != "faq"})
+    with pytest.raises(ValueError, match=r"talk lacks \['wait'\]"):
+        changed(talk={k: v for k, v in library.talk.items() if k != "wait"})
+    wrong_reply = dataclasses.replace(library.replies["faq"], say=tuple(phrasings("{card}")))
+    with pytest.raises(ValueError, match=r"a reply of faq names \['card'\], must be of"):
+        changed(replies={**library.replies, "faq": wrong_reply})
     for template, says in (
         ("(a|b|c|d|e|f|g|h) book", r"find_book lacks \['title'\]"),
         ("(a|b|c|d|e|f|g|h) {card} {title}", "find_book has no slot 'card'"),

@@ -15,6 +15,7 @@ from data.sentences import Split, split_of
 
 _FOLDER = Path(__file__).parents[1] / "domains"
 _TEST_PHRASINGS = 0.2  # share of them
+OCCASIONS = ("greeting", "wait", "thanks", "goodbye", "confirmed")
 Effect = Literal["read", "write", "irreversible"]
 
 
@@ -64,6 +65,19 @@ class Tool:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """What a tool's results may hold (field -> values) and how the agent says them.
+
+    `confirm` is what the agent asks before the call may run; empty where it may run at once.
+    Phrasings name arguments and result fields.
+    """
+
+    results: Mapping[str, Sequence[str]]
+    say: tuple[Phrasing, ...]
+    confirm: tuple[Phrasing, ...] = ()
+
+
+@dataclass(frozen=True)
 class Domain:
     """Everything that scripts of one domain are made of."""
 
@@ -71,6 +85,8 @@ class Domain:
     slots: Mapping[str, Slot]
     tools: Mapping[str, Tool]
     requests: Mapping[str, tuple[Phrasing, ...]]  # by tool
+    talk: Mapping[str, tuple[Phrasing, ...]]  # what belongs to no tool, by occasion
+    replies: Mapping[str, Reply]  # by tool
     unsaid: frozenset[str] = frozenset()  # pairs of words of which only the second is said
 
     def __post_init__(self) -> None:
@@ -79,8 +95,13 @@ class Domain:
                 raise ValueError(f"{self.name}: tool {tool.name} has unknown slots {unknown}")
         if unknown := {*self.requests} ^ {*self.tools}:
             raise ValueError(f"{self.name}: tools and requests differ in {sorted(unknown)}")
+        if unknown := {*self.replies} ^ {*self.tools}:
+            raise ValueError(f"{self.name}: tools and replies differ in {sorted(unknown)}")
+        if missing := {*OCCASIONS} - {*self.talk}:
+            raise ValueError(f"{self.name}: talk lacks {sorted(missing)}")
         for name, found in self.requests.items():
             self._check_phrasings(self.tools[name], found)
+            self._check_reply(self.tools[name], self.replies[name])
 
     def _check_phrasings(self, tool: Tool, found: tuple[Phrasing, ...]) -> None:
         if {phrasing_split(phrasing) for phrasing in found} != {"train", "test"}:
@@ -100,6 +121,15 @@ class Domain:
             if missing:
                 raise ValueError(f"{self.name}: {tool.name} lacks {missing} in {phrasing}")
 
+    def _check_reply(self, tool: Tool, reply: Reply) -> None:
+        known = {*tool.parameters["required"], *reply.results}
+        for phrasing in (*reply.say, *reply.confirm):
+            if unknown := {part.slot for part in phrasing if part.slot} - known:
+                raise ValueError(
+                    f"{self.name}: a reply of {tool.name} names {sorted(unknown)}, must be of "
+                    f"{sorted(known)}"
+                )
+
 
 def phrasing_split(phrasing: Phrasing) -> Split:
     """The split that may use a phrasing, whatever the values in it."""
@@ -115,11 +145,20 @@ def load_domain(name: str) -> Domain:
     read = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())
     slots = {slot: Slot(slot, **given) for slot, given in read["slots"].items()}
     tools = {tool.name: tool for tool in map(_tool, read["tools"])}
-    requests = {
-        tool: tuple(phrasing for template in templates for phrasing in phrasings(template))
-        for tool, templates in read["requests"].items()
+    requests = {tool: _phrasings(templates) for tool, templates in read["requests"].items()}
+    talk = {occasion: _phrasings(templates) for occasion, templates in read["talk"].items()}
+    replies = {
+        tool: Reply(
+            given["results"], _phrasings(given["say"]), _phrasings(given.get("confirm", ()))
+        )
+        for tool, given in read["replies"].items()
     }
-    return Domain(read["name"], slots, tools, requests, frozenset(read.get("unsaid", ())))
+    unsaid = frozenset(read.get("unsaid", ()))
+    return Domain(read["name"], slots, tools, requests, talk, replies, unsaid)
+
+
+def _phrasings(templates: Sequence[str]) -> tuple[Phrasing, ...]:
+    return tuple(phrasing for template in templates for phrasing in phrasings(template))
 
 
 def _tool(given: Mapping[str, Any]) -> Tool:

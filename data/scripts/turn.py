@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,7 +65,8 @@ def request(domain: Domain, tool_name: str, split: Split, rng: random.Random) ->
     fitting = [p for p in domain.requests[tool_name] if phrasing_split(p) == split]
     phrasing = rng.choice(fitting)
     arguments = _arguments(domain, tool, phrasing, split, rng)
-    pieces = _pieces(domain, tool, phrasing, arguments, rng)
+    values = {tool.slots[argument]: value for argument, value in arguments.items()}
+    pieces = pieces_of(domain, phrasing, lambda slot: domain.slots[slot].say(values[slot], rng))
     return Turn(pieces, (Call(tool.name, arguments, _last_needed(pieces)),))
 
 
@@ -92,13 +93,11 @@ def _may_be_named(domain: Domain, tool: Tool, arguments: Mapping[str, str], spli
     return split_of(json.dumps([tool.name, arguments], sort_keys=True)) == split
 
 
-def _pieces(
-    domain: Domain, tool: Tool, phrasing: Phrasing, arguments: Mapping[str, str], rng: random.Random
-) -> tuple[Piece, ...]:
-    values = {tool.slots[argument]: value for argument, value in arguments.items()}
+def pieces_of(domain: Domain, phrasing: Phrasing, say: Callable[[str], str]) -> tuple[Piece, ...]:
+    """The words of a phrasing; `say` puts a slot's value, which is yet to be spoken, into words."""
     pieces: list[Piece] = []
     for part in phrasing:
-        said = part.text or domain.slots[part.slot].say(values[part.slot], rng)
+        said = part.text or say(part.slot)
         if said in (".", ",", "?", "!") and pieces:
             pieces[-1] = pieces[-1]._replace(text=pieces[-1].text + said)
         else:
@@ -130,7 +129,9 @@ def _inserted(turn: Turn, at: int, pieces: tuple[Piece, ...]) -> Turn:
 
 
 def with_filler(turn: Turn, rng: random.Random) -> Turn:
-    """A filler before some word but the first."""
+    """A filler before some word but the first; a turn of one word comes back as it is."""
+    if len(turn.pieces) == 1:
+        return turn
     filler = tuple(Piece(word) for word in rng.choice(_FILLERS).split())
     return _inserted(turn, rng.randrange(1, len(turn.pieces)), filler)
 
