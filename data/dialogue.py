@@ -12,6 +12,7 @@ from data.voices.utterance import SAMPLE_RATE_HZ, Word
 from model.codec import FRAME_SIZE
 
 AGENT, USER = 0, 1  # channels
+_SLACK_S = 0.1  # by which a word may overhang the audio: aligners round
 
 
 class Action(NamedTuple):
@@ -80,6 +81,3 @@ class Dialogue:
                 end = math.ceil(word.end_s * SAMPLE_RATE_HZ / FRAME_SIZE)
                 speaking[side, first : max(end, first + 1)] = True
         return speaking
-
-
-_SLACK_S = 0.1  # by which a word may overhang the audio: aligners round

@@ -28,7 +28,7 @@ _POINTS_A_SECOND = 400  # of a waveform: its envelope, not every sample
 
 
 def draw(dialogue: Dialogue, path: Path) -> None:
-    """One picture of a dialogue: a row a side, calls as lines through both."""
+    """One picture of a dialogue: a row a side, calls (named above) and results (below) as lines."""
     width = min(max(8.0, dialogue.seconds * _INCHES_A_SECOND), 60.0)
     figure, axes = plt.subplots(2, 1, figsize=(width, 4.6), sharex=True)
     for side, (name, colour) in _SIDES.items():
@@ -41,7 +41,7 @@ def draw(dialogue: Dialogue, path: Path) -> None:
         replaced = f" (for {action.revises})" if action.revises else ""
         label = f"{action.number} {action.kind}{replaced}\n {action.tool} \n {arguments}"
         towards = "right" if action.time_s > 0.8 * dialogue.seconds else "left"
-        axes[AGENT].text(
+        axes[USER if action.kind == "result" else AGENT].text(
             action.time_s, 1.65, f" {label} ", color="tab:red", size=7, va="top", ha=towards
         )
     axes[-1].set(xlabel="seconds", xlim=(0, dialogue.seconds))
@@ -74,12 +74,12 @@ def inspect(manifest: Path, out: Path, count: int, licence: str) -> list[Dropped
         if isinstance(found, Dropped):
             dropped.append(found)
             continue
-        if drawn == count:
-            break
         drawn += 1
         stem = f"{drawn:03}-{Path(found.name).stem}"
         draw(found, out / f"{stem}.png")
         soundfile.write(out / f"{stem}.wav", found.audio.T, SAMPLE_RATE_HZ)
+        if drawn == count:
+            break
     return dropped
 
 
@@ -89,6 +89,8 @@ def main(cfg: DictConfig) -> None:
     manifest, out = Path(cfg.manifest or ""), Path(cfg.out)
     if not manifest.is_file():
         raise SystemExit(f"manifest is {cfg.manifest!r}: must be a file, one recording a line")
+    if cfg.count < 1:
+        raise SystemExit(f"count is {cfg.count}: must be at least 1")
     print(summary(inspect(manifest, out, cfg.count, cfg.licence)))
     print(f"left in {out}/:", *sorted(path.name for path in out.glob("*.png")))
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.augment import add_noise, coloured_noise, reverberate, telephone
-from data.dialogue import Dialogue
+from data.augment import coloured_noise, reverberate, telephone
+from data.dialogue import USER, Dialogue
 from data.voices.utterance import SAMPLE_RATE_HZ
+from model.codec import FRAME_SIZE
 
 _ECHO_DELAY_S = (0.05, 0.3)
+_USUAL_LOUDNESS = 0.05  # of speech, 26 dB below full scale: where the user says nothing
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Line:
 
     reverberation_s: float = 0.0  # time in which an echo of the room falls by 60 dB
     echo_db: float | None = None  # the agent's own voice, against what it said
-    noise_db: float | None = None  # speech over noise
+    noise_db: float | None = None  # the user's speech, where he speaks, over the noise
     is_telephone: bool = False  # 8 kHz mu-law
 
     def __post_init__(self) -> None:
@@ -38,8 +40,17 @@ def over_line(dialogue: Dialogue, line: Line, rng: np.random.Generator) -> Dialo
         echo = np.pad(agent, (delay, 0))[: len(agent)]
         user = user + echo * np.float32(10 ** (line.echo_db / 20))
     if line.noise_db is not None:
-        user = add_noise(user, coloured_noise(len(user), rng), line.noise_db)
+        loudness = _loudness(dialogue) * 10 ** (-line.noise_db / 20)
+        user = user + coloured_noise(len(user), rng) * np.float32(loudness)
     if line.is_telephone:
         user = telephone(user)
     audio = np.stack([agent, user.clip(-1, 1)]).astype(np.float32)  # as AGENT and USER number them
     return dataclasses.replace(dialogue, audio=audio)
+
+
+def _loudness(dialogue: Dialogue) -> float:
+    """Root mean square of the user's channel in the frames in which he speaks."""
+    is_spoken = np.repeat(dialogue.is_speaking()[USER], FRAME_SIZE)[: dialogue.audio.shape[1]]
+    if not is_spoken.any():
+        return _USUAL_LOUDNESS
+    return float(np.sqrt(np.mean(np.square(dialogue.audio[USER, is_spoken]))))

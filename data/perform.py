@@ -11,6 +11,7 @@ from data.scripts.spoken_turn import speak
 from data.scripts.turn import Turn
 from data.voices.style import NEUTRAL
 
+_LICENCE = "that of the voices: docs/data-card.md"
 _START_S, _END_S = 0.3, 0.6  # of silence
 _GAP_S = (0.1, 1.5)
 _SOON_S = 0.6  # a result that comes later than this is waited for with a word
@@ -71,7 +72,7 @@ def perform(
         timeline.exchange(exchange)
     timeline.say(USER, script.thanks)
     timeline.say(AGENT, script.goodbye)
-    licence = f"{agent_voice}, {user_voice}"
-    dialogue = render(name, timeline.turns, timeline.end_s + _END_S, licence)
+    source = f"{script.domain}, {agent_voice} and {user_voice}"
+    dialogue = render(name, timeline.turns, timeline.end_s + _END_S, source, _LICENCE)
     actions = sorted([*dialogue.actions, *timeline.results], key=lambda action: action.time_s)
     return dataclasses.replace(dialogue, actions=tuple(actions))

@@ -62,7 +62,9 @@ class Placed:
         return [(time_s, call) for time_s, call in times if time_s <= self.end_s]
 
 
-def render(name: str, turns: Sequence[Placed], seconds: float, licence: str) -> Dialogue:
+def render(
+    name: str, turns: Sequence[Placed], seconds: float, source: str, licence: str
+) -> Dialogue:
     """Puts the turns on their channels; `seconds` is how long the dialogue lasts at least.
 
     A side that speaks twice at once is heard twice: turns are to be placed so that it doesn't.
@@ -79,7 +81,7 @@ def render(name: str, turns: Sequence[Placed], seconds: float, licence: str) -> 
         if turn.side == USER:
             actions += _actions(turn, len(actions))
     sides = (tuple(words[AGENT]), tuple(words[USER]))
-    return Dialogue(name, audio.clip(-1, 1), sides, "rendered", licence, tuple(actions))
+    return Dialogue(name, audio.clip(-1, 1), sides, source, licence, tuple(actions))
 
 
 def _actions(turn: Placed, before: int) -> list[Action]:

@@ -82,9 +82,10 @@ def test_damaged_recordings_are_dropped_and_named_and_nothing_else_is_lost(tmp_p
         "noise.wav": ({"path": "noise.wav", "duration": 1.0}, "cannot be read"),
         "unaligned.wav": (put(tmp_path, "unaligned"), "cannot be read"),
         "other.wav": (put(tmp_path, "other"), "other.json must be an object with a list"),
-        "train.jsonl:11": ("{not json", "does not fit"),
-        "train.jsonl:12": ('{"file": "a.wav"}', "bad line"),
-        "train.jsonl:13": ("[1, 2]", "bad line"),
+        "endless.wav": ({**put(tmp_path, "endless"), "duration": "nan"}, "given as nan s"),
+        "train.jsonl:12": ("{not json", "does not fit"),
+        "train.jsonl:13": ('{"file": "a.wav"}', "bad line"),
+        "train.jsonl:14": ("[1, 2]", "bad line"),
     }
     (tmp_path / "noise.wav").write_bytes(b"RIFF\0\0\0\0nothing")
     (tmp_path / "unaligned.json").unlink()
@@ -98,8 +99,15 @@ def test_damaged_recordings_are_dropped_and_named_and_nothing_else_is_lost(tmp_p
     for one, (_, reason) in zip(dropped, damaged.values(), strict=True):
         assert reason in one.reason
     told = summary(dropped).splitlines()
-    assert told[:2] == ["12 dropped", "     7 does not fit"]
-    assert sum(line.startswith(tuple(damaged)) for line in told) == 12
+    assert told[:2] == ["13 dropped", "     8 does not fit"]
+    assert sum(line.startswith(tuple(damaged)) for line in told) == 13
+
+
+def test_bytes_that_are_no_text_cost_their_own_line_only(tmp_path: Path) -> None:
+    path = manifest(tmp_path, put(tmp_path, "one"), "broken", put(tmp_path, "two"))
+    path.write_bytes(path.read_bytes().replace(b"broken", b"\xff\xfe"))
+    found = list(read_moshi(path, "CC0"))
+    assert [one.name for one in found] == ["one.wav", "train.jsonl:2", "two.wav"]
 
 
 def test_a_manifest_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_turns_words_and_calls_lie_at_their_times() -> None:
         Placed(USER, ASKED, 1.0),
         Placed(USER, spoken("open", (FAQ,)), 6),
     ]
-    found = render("call", turns, 8.0, "CC0")
+    found = render("call", turns, 8.0, "test", "CC0")
     assert (found.seconds, found.frames) == (8.0, 100)
     assert [word.text for word in found.words[AGENT]] == ["it", "has", "shipped"]
     assert found.words[USER][0] == Word("order", 1.0, 1.4)
@@ -61,7 +61,7 @@ def test_turns_words_and_calls_lie_at_their_times() -> None:
 
 def test_a_turn_that_is_cut_off_loses_its_later_words_and_calls() -> None:
     cut = Placed(USER, ASKED, 1.0, stop_s=2.7)
-    found = render("call", [cut], 1.0, "CC0")
+    found = render("call", [cut], 1.0, "test", "CC0")
     assert found.seconds == pytest.approx(2.7)
     assert [word.text for word in found.words[USER]] == ["order", "one", "two,", "no"]
     assert found.words[USER][-1].end_s == pytest.approx(2.7)
@@ -72,7 +72,7 @@ def test_a_turn_that_is_cut_off_loses_its_later_words_and_calls() -> None:
 
 
 def test_what_the_agent_says_asks_for_nothing() -> None:
-    assert render("call", [Placed(AGENT, ASKED, 0.0)], 1.0, "CC0").actions == ()
+    assert render("call", [Placed(AGENT, ASKED, 0.0)], 1.0, "test", "CC0").actions == ()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_turn_out_of_place_is_refused(
 @pytest.fixture
 def call() -> Dialogue:
     turns = [Placed(USER, ASKED, 0.5), Placed(AGENT, spoken("it has shipped", hz=1000), 4.0)]
-    return render("call", turns, 6.0, "CC0")
+    return render("call", turns, 6.0, "test", "CC0")
 
 
 def test_the_agents_echo_comes_back_later_and_quieter(call: Dialogue) -> None:
@@ -112,8 +112,13 @@ def test_the_agents_echo_comes_back_later_and_quieter(call: Dialogue) -> None:
 def test_noise_is_as_loud_as_it_says(call: Dialogue, noise_db: float) -> None:
     heard = over_line(call, Line(noise_db=noise_db), np.random.default_rng(0))
     noise = heard.audio[USER] - call.audio[USER]
-    ratio = 10 * math.log10(np.mean(call.audio[USER] ** 2) / np.mean(noise**2))
-    assert ratio == pytest.approx(noise_db, abs=0.3)
+    speech = call.audio[USER][int(0.5 * SAMPLE_RATE_HZ) : int(3.0 * SAMPLE_RATE_HZ)]
+    ratio = 10 * math.log10(np.mean(speech**2) / np.mean(noise**2))
+    assert ratio == pytest.approx(noise_db, abs=0.5)
+    silent = dataclasses.replace(call, words=((), ()), audio=np.zeros_like(call.audio))
+    alone = over_line(silent, Line(noise_db=noise_db), np.random.default_rng(0))
+    loudness_db = 10 * math.log10(np.mean(alone.audio[USER] ** 2))
+    assert loudness_db == pytest.approx(-26 - noise_db, abs=0.3), "noise without speech"
 
 
 def test_a_room_rings_and_a_telephone_is_narrow(call: Dialogue) -> None:

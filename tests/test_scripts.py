@@ -86,7 +86,6 @@ def test_spoken_digits_are_heard_as_they_were() -> None:
     for _ in range(2000):
         value = "".join(rng.choice("0123456789") for _ in range(rng.randint(4, 7)))
         said = spoken.digits(value, rng)
-        # "forty two" in pairs and "forty, two" singly are told apart by nobody: not singly here.
         assert heard_digits(said) == value, said
         ways |= {word for word in ("double", "triple", "oh", "zero", "forty", ",") if word in said}
     assert ways == {"double", "triple", "oh", "zero", "forty", ","}
@@ -264,6 +263,8 @@ def test_mistakes_in_a_domain_are_named() -> None:
         changed(replies={k: v for k, v in library.replies.items() if k != "faq"})
     with pytest.raises(ValueError, match=r"talk lacks \['wait'\]"):
         changed(talk={k: v for k, v in library.talk.items() if k != "wait"})
+    with pytest.raises(ValueError, match="talk must name no slots"):
+        changed(talk={**library.talk, "wait": tuple(phrasings("one moment, {card}"))})
     wrong_reply = dataclasses.replace(library.replies["faq"], say=tuple(phrasings("{card}")))
     with pytest.raises(ValueError, match=r"a reply of faq names \['card'\], must be of"):
         changed(replies={**library.replies, "faq": wrong_reply})

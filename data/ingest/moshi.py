@@ -28,7 +28,7 @@ def read_moshi(manifest: Path, licence: str) -> Iterator[Dialogue | Dropped]:
 
     Raises FileNotFoundError where there is no manifest.
     """
-    with manifest.open(encoding="utf-8") as lines:
+    with manifest.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -51,7 +51,7 @@ def _read(manifest: Path, name: str, duration_s: float, licence: str) -> Dialogu
     if audio.shape[1] != 2:
         raise ValueError(f"it has {audio.shape[1]} channels, must have 2 (agent, user)")
     seconds = len(audio) / rate_hz
-    if abs(seconds - duration_s) > _DURATION_SLACK_S:
+    if not abs(seconds - duration_s) <= _DURATION_SLACK_S:  # NaN too
         raise ValueError(f"it lasts {seconds:.2f} s, but its duration is given as {duration_s} s")
     if rate_hz != SAMPLE_RATE_HZ:
         audio = soxr.resample(audio, rate_hz, SAMPLE_RATE_HZ)

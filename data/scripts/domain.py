@@ -99,6 +99,10 @@ class Domain:
             raise ValueError(f"{self.name}: tools and replies differ in {sorted(unknown)}")
         if missing := {*OCCASIONS} - {*self.talk}:
             raise ValueError(f"{self.name}: talk lacks {sorted(missing)}")
+        if any(
+            part.slot for found in self.talk.values() for phrasing in found for part in phrasing
+        ):
+            raise ValueError(f"{self.name}: talk must name no slots")
         for name, found in self.requests.items():
             self._check_phrasings(self.tools[name], found)
             self._check_reply(self.tools[name], self.replies[name])
@@ -115,7 +119,7 @@ class Domain:
                     raise ValueError(f"{self.name}: slot {slot} has no value {value!r}: {phrasing}")
             missing = [
                 argument
-                for argument in tool.parameters.get("required", ())
+                for argument in tool.parameters["required"]
                 if tool.slots[argument] not in named
             ]
             if missing:
@@ -143,6 +147,8 @@ def load_domain(name: str) -> Domain:
     if name not in known:
         raise ValueError(f"domain {name!r}: must be one of {known}")
     read = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())
+    if missing := {"name", "slots", "tools", "requests", "talk", "replies"} - {*read}:
+        raise ValueError(f"data/domains/{name}.yaml lacks {sorted(missing)}")
     slots = {slot: Slot(slot, **given) for slot, given in read["slots"].items()}
     tools = {tool.name: tool for tool in map(_tool, read["tools"])}
     requests = {tool: _phrasings(templates) for tool, templates in read["requests"].items()}

@@ -7,9 +7,7 @@ pronunciation is laid along the phones that were spoken, with as little disagree
 
 import functools
 import itertools
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import librosa
 import numpy as np
@@ -65,12 +63,10 @@ def pronunciation(word: str) -> tuple[str, ...]:
 
     Empty for what is not spoken, such as a dash.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        unheard = str(Path(folder) / "unheard.wav")
-        spelled = word.strip(".,;:!?\"'()")
-        if not spelled:
-            return ()
-        printed = run_program(["flite", "-voice", "kal", "-t", f" {spelled}", "-o", unheard, "-ps"])
+    spelled = word.strip(".,;:!?\"'()")
+    if not spelled:
+        return ()
+    printed = run_program(["flite", "-voice", "kal", "-t", spelled, "-o", "none", "-ps"])
     symbols = (from_radio(symbol) for symbol in printed.split())
     return tuple(symbol for symbol in symbols if symbol != SILENCE)
 
@@ -80,11 +76,10 @@ def words_by_comparison(audio: Audio, reference: Utterance) -> tuple[Word, ...]:
 
     Both are compared by their mel cepstra and bent onto each other (dynamic time warping).
     """
-    features, other = _cepstra(audio), _cepstra(reference.audio)  # [steps, cepstra]
-    costs = np.linalg.norm(features[:, None] - other[None], axis=2)  # [steps, other steps]
-    _, path = librosa.sequence.dtw(C=costs.T)
+    heard, known = _cepstra(audio), _cepstra(reference.audio)  # [cepstra, steps]
+    _, path = librosa.sequence.dtw(X=known, Y=heard)
     # The first step of the audio at which each step of the reference is heard.
-    steps = np.full(costs.shape[1] + 1, len(features))
+    steps = np.full(known.shape[1] + 1, heard.shape[1])
     np.minimum.at(steps, path[:, 0], path[:, 1])
 
     def heard_s(time_s: float) -> float:
@@ -120,11 +115,11 @@ def without_silence(words: Sequence[Word], audio: Audio) -> tuple[Word, ...]:
 
 
 def _cepstra(audio: Audio) -> NDArray[np.float64]:
-    """Mel cepstra every 10 ms, without the first, in units of their spread [steps, 12]."""
+    """Mel cepstra every 10 ms, without the first, in units of their spread [12, steps]."""
     mels = librosa.feature.mfcc(
         y=audio, sr=SAMPLE_RATE_HZ, n_mfcc=13, hop_length=round(_STEP_S * SAMPLE_RATE_HZ)
-    )[1:].T
-    return (mels - mels.mean(0)) / (mels.std(0) + 1e-6)
+    )[1:]
+    return (mels - mels.mean(1, keepdims=True)) / (mels.std(1, keepdims=True) + 1e-6)
 
 
 def _align(wanted: Sequence[str], spoken: Sequence[str]) -> list[int]:
