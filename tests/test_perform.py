@@ -1,5 +1,6 @@
 """Whole conversations: composed from a domain, spoken by two voices, with calls and results."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -128,3 +129,24 @@ def test_the_same_seed_gives_the_same_dialogue(dialogues) -> None:
     assert (again.words, again.actions) == (first.words, first.actions)
     _, other = dialogues[1]
     assert other.words != first.words
+
+
+def test_a_quick_result_of_a_mistaken_call_is_there_and_is_not_spoken(dialogues) -> None:
+    scripts = (script("front_desk", seed) for seed in range(200))
+    exchange = next(
+        exchange
+        for played in scripts
+        for exchange in played.exchanges
+        if len(exchange.request.calls) == 2 and exchange.confirm is None
+    )
+    quick = dataclasses.replace(exchange, latency_s=0.05)
+    played = dataclasses.replace(script("front_desk", 0), exchanges=(quick,))
+    found = perform(played, "flite:slt", "flite:rms", "neutral", "test", random.Random(0))
+    kinds = [(action.kind, action.number) for action in found.actions]
+    assert kinds == [("call", 1), ("result", 1), ("revise", 2), ("result", 2)]
+    call, stale, revision, result = found.actions
+    assert stale.arguments.items() >= call.arguments.items()
+    assert result.arguments == exchange.result
+    assert stale.time_s < revision.time_s < result.time_s
+    said = " ".join(word.text for word in found.words[AGENT] if word.start_s > stale.time_s)
+    assert said == f"{exchange.reply.text} {played.goodbye.text}"
