@@ -6,7 +6,7 @@ CHECKPOINT ?= model/checkpoints/codec
 BIN := .venv/bin
 STAMP := .venv/.duologue-setup
 SETUP_INPUTS := pyproject.toml constraints.txt requirements-no-deps.txt
-EXTRAS := voices,codecs,evaluation,dev
+EXTRAS := voices,codecs,ingest,evaluation,dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -12,8 +12,9 @@ import soundfile
 from matplotlib import pyplot
 
 from data.dialogue import AGENT, USER, Action, Dialogue
-from data.ingest import Dropped, read_moshi
+from data.ingest import Dropped, read
 from data.ingest.dropped import summary
+from data.ingest.moshi import read_moshi
 from data.inspect import draw, inspect
 from data.voices import Word
 
@@ -83,10 +84,14 @@ def test_damaged_recordings_are_dropped_and_named_and_nothing_else_is_lost(tmp_p
         "unaligned.wav": (put(tmp_path, "unaligned"), "cannot be read"),
         "other.wav": (put(tmp_path, "other"), "other.json must be an object with a list"),
         "endless.wav": ({**put(tmp_path, "endless"), "duration": "nan"}, "given as nan s"),
-        "train.jsonl:12": ("{not json", "does not fit"),
-        "train.jsonl:13": ('{"file": "a.wav"}', "bad line"),
-        "train.jsonl:14": ("[1, 2]", "bad line"),
+        "cut.wav": (put(tmp_path, "cut"), "it is cut short: it holds"),
+        "mute.wav": (put(tmp_path, "mute", []), "its transcript is empty"),
+        "train.jsonl:14": ("{not json", "does not fit"),
+        "train.jsonl:15": ('{"file": "a.wav"}', """is '{"file": "a.wav"}': must be {"path"""),
+        "train.jsonl:16": ("[1, 2]", 'must be {"path"'),
     }
+    whole = (tmp_path / "cut.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "noise.wav").write_bytes(b"RIFF\0\0\0\0nothing")
     (tmp_path / "unaligned.json").unlink()
     (tmp_path / "other.json").write_text('{"words": []}')
@@ -99,8 +104,8 @@ def test_damaged_recordings_are_dropped_and_named_and_nothing_else_is_lost(tmp_p
     for one, (_, reason) in zip(dropped, damaged.values(), strict=True):
         assert reason in one.reason
     told = summary(dropped).splitlines()
-    assert told[:2] == ["13 dropped", "     8 does not fit"]
-    assert sum(line.startswith(tuple(damaged)) for line in told) == 13
+    assert told[:2] == ["15 dropped", "    11 does not fit"]
+    assert sum(line.startswith(tuple(damaged)) for line in told) == 15
 
 
 def test_bytes_that_are_no_text_cost_their_own_line_only(tmp_path: Path) -> None:
@@ -108,6 +113,16 @@ def test_bytes_that_are_no_text_cost_their_own_line_only(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes().replace(b"broken", b"\xff\xfe"))
     found = list(read_moshi(path, "CC0"))
     assert [one.name for one in found] == ["one.wav", "train.jsonl:2", "two.wav"]
+
+
+def test_a_wav_of_unknown_length_is_whole(tmp_path: Path) -> None:
+    line = put(tmp_path, "piped")
+    path = tmp_path / "piped.wav"
+    head, data, sound = path.read_bytes().partition(b"data")
+    path.write_bytes(head + data + b"\xff\xff\xff\xff" + sound[4:])
+    (found,) = read_moshi(manifest(tmp_path, line), "CC0")
+    assert isinstance(found, Dialogue)
+    assert found.audio.shape == (2, 24_000)
 
 
 def test_a_manifest_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -144,7 +159,8 @@ def test_a_dialogue_whose_parts_do_not_fit_is_refused(audio, words, says: str) -
 
 def test_inspecting_leaves_pictures_sounds_and_what_was_dropped(tmp_path: Path) -> None:
     lines = [put(tmp_path, "one"), "{", put(tmp_path, "two"), put(tmp_path, "three")]
-    dropped = inspect(manifest(tmp_path, *lines), tmp_path / "out", count=2, licence="CC0")
+    found = read("moshi", str(manifest(tmp_path, *lines)), "CC0")
+    dropped = inspect(found, tmp_path / "out", count=2)
     assert [one.name for one in dropped] == ["train.jsonl:2"]
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert left == ["001-one.png", "001-one.wav", "002-two.png", "002-two.wav"]
@@ -178,3 +194,41 @@ def test_inspecting_nothing_says_what_to_give() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "manifest is 'nothing.jsonl': must be a file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("format", "manifest", "says"),
+    [
+        ("kaldi", "here", r"format is 'kaldi': must be one of \('moshi', 'directory'"),
+        ("lhotse", "nothing.jsonl", "manifest is 'nothing.jsonl': must be a file"),
+        ("directory", "nowhere", "manifest is 'nowhere': must be a folder"),
+        ("directory", "", "must hold stereo wav or flac files"),
+    ],
+)
+def test_a_reader_says_what_it_wants(
+    format: str, manifest: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=says):
+        list(read(format, manifest, "CC0"))
+
+
+def test_the_format_chooses_the_reader(tmp_path: Path) -> None:
+    put(tmp_path, "one")
+    put(tmp_path, "two", audio=tone(300)[:, None])
+    out = tmp_path / "out"
+    options = ["format=directory", f"manifest={tmp_path}", f"out={out}"]
+    command = [sys.executable, "-m", "data.inspect", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "two.wav: does not fit: it has 1 channels, must have 2" in done.stdout
+    assert [path.name for path in sorted(out.iterdir())] == ["001-one.png", "001-one.wav"]
+
+
+def test_a_missing_library_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lhotse", None)
+    monkeypatch.delitem(sys.modules, "data.ingest.cuts", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=r"'lhotse' needs lhotse: pip install .*ingest"):
+        read("lhotse", str(manifest(tmp_path)), "CC0")
