@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,14 +29,19 @@ class CorpusConfig:
     test_sentences_per_voice: int
 
     def __post_init__(self) -> None:
-        trained = {part for voice in self.train_sentences for part in _parts(voice)}
-        used = trained | {*self.heldout_voices}
-        if leaked := trained & {*self.heldout_voices}:
-            raise ValueError(f"heldout_voices {sorted(leaked)} also stand in train_sentences")
-        if reserved := used & RESERVED_VOICES:
-            raise ValueError(f"reserved voices must not be used: {sorted(reserved)}")
+        check_voices(self.train_sentences, self.heldout_voices)
         if missing := {*self.agent_voices} - {*self.train_sentences}:
             raise ValueError(f"agent_voices {sorted(missing)} need train_sentences")
+
+
+def check_voices(training: Iterable[str], heldout: Iterable[str]) -> None:
+    """Raises ValueError where a held-out voice (alone or in a blend) also trains, or a reserved one
+    is named at all."""
+    trained = {part for voice in training for part in _parts(voice)}
+    if leaked := trained & {*heldout}:
+        raise ValueError(f"heldout_voices {sorted(leaked)} also train")
+    if reserved := (trained | {*heldout}) & RESERVED_VOICES:
+        raise ValueError(f"reserved voices must not be used: {sorted(reserved)}")
 
 
 def _parts(voice: str) -> list[str]:

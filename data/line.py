@@ -1,7 +1,8 @@
 """What lies between a caller and us: his room, noise, our own echo, a telephone line."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from data.voices.utterance import SAMPLE_RATE_HZ
 from model.codec import FRAME_SIZE
 
 _ECHO_DELAY_S = (0.05, 0.3)
+_REVERBERATION_S = (0.15, 0.6)
+_ECHO_DB = (-40.0, -15.0)
 _USUAL_LOUDNESS = 0.05  # of speech, 26 dB below full scale: where the user says nothing
 
 
@@ -28,6 +31,35 @@ class Line:
             raise ValueError(f"reverberation_s {self.reverberation_s}: must not be negative")
         if self.echo_db is not None and self.echo_db > 0:
             raise ValueError(f"echo_db {self.echo_db}: must not be louder than the agent")
+
+
+@dataclass(frozen=True)
+class LineShares:
+    """How often callers have which line: shares of all calls; noise by its level in dB."""
+
+    telephone: float = 0.0
+    reverberation: float = 0.0
+    echo: float = 0.0
+    noise_db: Mapping[float, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("telephone", "reverberation", "echo"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)}: must be a share in 0..1")
+        if not 0 <= sum(self.noise_db.values()) <= 1:
+            raise ValueError(f"noise_db {dict(self.noise_db)}: shares must add up to 1 at most")
+
+    def draw(self, rng: np.random.Generator) -> Line:
+        """A caller's line."""
+        levels = [*self.noise_db, None]
+        quiet = 1 - sum(self.noise_db.values())
+        level = levels[rng.choice(len(levels), p=[*self.noise_db.values(), quiet])]
+        return Line(
+            rng.uniform(*_REVERBERATION_S) if rng.random() < self.reverberation else 0.0,
+            rng.uniform(*_ECHO_DB) if rng.random() < self.echo else None,
+            level,
+            bool(rng.random() < self.telephone),
+        )
 
 
 def over_line(dialogue: Dialogue, line: Line, rng: np.random.Generator) -> Dialogue:

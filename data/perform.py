@@ -1,78 +1,68 @@
-"""A script in time: two voices say it, calls come when they are right, results when ready."""
+"""A script in time: voices say it on two channels, calls come when they are right."""
 
-import dataclasses
+import json
 import random
-from dataclasses import dataclass, field
 
-from data.dialogue import AGENT, USER, Action, Dialogue
-from data.render import Placed, render
-from data.scripts.script import Exchange, Script
-from data.scripts.spoken_turn import speak
-from data.scripts.turn import Turn
+from data.dialogue import AGENT, USER, Dialogue
+from data.render import render
+from data.scripts.domain import load_domain
+from data.scripts.script import Heard, Script
+from data.timeline import Cast, Timeline
+from data.voices.say import licence_of
 from data.voices.style import NEUTRAL
 
-_LICENCE = "that of the voices: docs/data-card.md"
-_START_S, _END_S = 0.3, 0.6  # of silence
-_GAP_S = (0.1, 1.5)
-_SOON_S = 0.6  # a result that comes later than this is waited for with a word
+_END_S = 0.6  # of silence
+_AGENT_STYLES = {"urgent": "brisk", "brisk": "brisk", "calm": "calm"}  # by the caller's
 
 
-@dataclass
-class _Timeline:
-    """What has been placed so far, and when the last of it ends."""
-
-    voices: tuple[str, str]  # agent, user
-    style: str  # the user's
-    rng: random.Random
-    turns: list[Placed] = field(default_factory=list)
-    results: list[Action] = field(default_factory=list)
-    calls: int = 0
-    end_s: float = _START_S
-
-    def say(self, side: int, turn: Turn) -> Placed:
-        """Places a turn after a gap (log-normal, median 0.35 s)."""
-        gap_s = min(max(self.rng.lognormvariate(-1.05, 0.5), _GAP_S[0]), _GAP_S[1])
-        spoken = speak(turn, self.voices[side], self.style if side == USER else NEUTRAL)
-        placed = Placed(side, spoken, self.end_s + gap_s)
-        self.turns.append(placed)
-        self.end_s = placed.end_s
-        return placed
-
-    def exchange(self, exchange: Exchange) -> None:
-        """A request, its calls, a confirmation where there is one, the result and the reply."""
-        calls = self.say(USER, exchange.request).calls()
-        first = self.calls + 1
-        self.calls += len(calls)
-        runs_s, right = calls[-1]
-        if exchange.confirm and exchange.confirmed:
-            self.say(AGENT, exchange.confirm)
-            runs_s = self.say(USER, exchange.confirmed).end_s
-        elif len(calls) > 1 and calls[0][0] + exchange.latency_s < runs_s:
-            # The mistaken call was quick: its result is there, and is never spoken.
-            time_s, wrong = calls[0]
-            stale = {**exchange.result, **wrong.arguments}
-            self.results.append(
-                Action(time_s + exchange.latency_s, "result", first, wrong.tool, stale)
+def perform(script: Script, cast: Cast, name: str, rng: random.Random) -> Dialogue:
+    """Voices say a script. Raises ValueError as `say` does."""
+    styles = (_AGENT_STYLES.get(script.style, NEUTRAL), script.style)
+    timeline = Timeline(cast, styles, script.split, rng)
+    for step in script.steps:
+        timeline.add(step)
+    audio = render(timeline.turns, timeline.backgrounds, timeline.end_s + _END_S)
+    turns = sorted(timeline.turns, key=lambda turn: turn.spell.start_s)
+    agent, user = (
+        tuple(
+            sorted(
+                (word for turn in turns if turn.side == side for word in turn.words()),
+                key=lambda word: word.start_s,
             )
-        ready_s = runs_s + exchange.latency_s
-        self.results.append(Action(ready_s, "result", self.calls, right.tool, exchange.result))
-        if ready_s > self.end_s + _SOON_S:
-            self.say(AGENT, exchange.wait)
-        self.end_s = max(self.end_s, ready_s)
-        self.say(AGENT, exchange.reply)
+        )
+        for side in (AGENT, USER)
+    )
+    spells = [turn.spell for turn in turns] + [sound.spell for sound in timeline.backgrounds]
+    return Dialogue(
+        name,
+        audio,
+        (agent, user),
+        source=f"{script.domain}, {cast.agent} and {cast.user}",
+        licence=_licence(script, cast),
+        actions=tuple(timeline.actions()),
+        spells=tuple(sorted(spells, key=lambda spell: spell.start_s)),
+        unsaid=tuple(word for turn in turns if turn.side == AGENT for word in turn.unsaid()),
+        system=script.system,
+        tools=_declared(script),
+        script=script.to_json(),
+    )
 
 
-def perform(
-    script: Script, agent_voice: str, user_voice: str, style: str, name: str, rng: random.Random
-) -> Dialogue:
-    """Two voices say a script; `style` is the user's. Raises ValueError as `say` does."""
-    timeline = _Timeline((agent_voice, user_voice), style, rng)
-    timeline.say(AGENT, script.greeting)
-    for exchange in script.exchanges:
-        timeline.exchange(exchange)
-    timeline.say(USER, script.thanks)
-    timeline.say(AGENT, script.goodbye)
-    source = f"{script.domain}, {agent_voice} and {user_voice}"
-    dialogue = render(name, timeline.turns, timeline.end_s + _END_S, source, _LICENCE)
-    actions = sorted([*dialogue.actions, *timeline.results], key=lambda action: action.time_s)
-    return dataclasses.replace(dialogue, actions=tuple(actions))
+def _licence(script: Script, cast: Cast) -> str:
+    """What its sounds are under, each once."""
+    voices = [cast.agent, cast.user]
+    sounds = {step.sound for step in script.steps if isinstance(step, Heard)}
+    if "overheard" in sounds:
+        voices.append(cast.other)
+    names = [licence_of(voice) for voice in voices]
+    if "music" in sounds:
+        names.append("hold music: CC-BY-SA-3.0")
+    return "; ".join(dict.fromkeys(names))
+
+
+def _declared(script: Script) -> str:
+    """The declared tools, as they stand in the model's prefix."""
+    tools = load_domain(script.domain).tools
+    fields = ("name", "description", "parameters")
+    listed = [{field: getattr(tools[name], field) for field in fields} for name in script.tools]
+    return json.dumps(listed, separators=(",", ":"))

@@ -63,8 +63,13 @@ def training_recordings() -> list[Recording]:
 
 
 def training_music() -> list[Recording]:
-    """Hold music."""
+    """Hold music, every piece: the codec hears them all."""
     return [Recording(path, "music", "") for path in sorted(_MUSIC.glob("*.g722"))]
+
+
+def music_of(split: Split) -> list[Recording]:
+    """The pieces of hold music that a split's callers may hear."""
+    return [piece for piece in training_music() if half_of(piece.path.name) == split]
 
 
 def test_recordings() -> list[Recording]:

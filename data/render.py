@@ -7,22 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dialogue import AGENT, USER, Action, Dialogue
+from data.dialogue import AGENT, USER, Action, Manner, Spell
 from data.scripts.spoken_turn import SpokenTurn
 from data.scripts.turn import Call
 from data.voices.utterance import SAMPLE_RATE_HZ, Word
 
 _FADE = SAMPLE_RATE_HZ // 50  # 20 ms, where a turn is cut off
+Audio = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A turn of one side that begins at `start_s`; at `stop_s` it falls silent, done or not."""
+    """A turn of one side whose audio begins at `start_s`; at `stop_s` it falls silent."""
 
     side: int
     spoken: SpokenTurn
     start_s: float
     stop_s: float = math.inf
+    style: str = "neutral"
+    manner: Manner = "turn"
 
     def __post_init__(self) -> None:
         if self.side not in (AGENT, USER):
@@ -31,65 +34,77 @@ class Placed:
             raise ValueError(f"from {self.start_s} to {self.stop_s} s: must be 0 or later, and end")
 
     @property
-    def end_s(self) -> float:
-        """When it falls silent."""
-        return min(self.stop_s, self.start_s + len(self._whole) / SAMPLE_RATE_HZ)
+    def spell(self) -> Spell:
+        """From its first word to the end of its last one, or to where it is cut off."""
+        words = self.spoken.utterance.words
+        first_s, last_s = self.start_s + words[0].start_s, self.start_s + words[-1].end_s
+        return Spell(self.side, first_s, min(last_s, self.stop_s), self.style, self.manner)
 
-    @property
-    def _whole(self) -> NDArray[np.float32]:
-        return self.spoken.utterance.audio
-
-    def audio(self) -> NDArray[np.float32]:
+    def audio(self) -> Audio:
         """What is heard of it [T], faded out where it is cut off."""
-        length = round((self.end_s - self.start_s) * SAMPLE_RATE_HZ)
-        heard = self._whole[:length].copy()
-        if length < len(self._whole):
-            fade = np.linspace(1, 0, min(_FADE, length), dtype=np.float32)
-            heard[length - len(fade) :] *= fade
+        whole = self.spoken.utterance.audio
+        if math.isinf(self.stop_s):
+            return whole
+        heard = whole[: round((self.stop_s - self.start_s) * SAMPLE_RATE_HZ)].copy()
+        if len(heard) < len(whole):
+            fade = np.linspace(1, 0, min(_FADE, len(heard)), dtype=np.float32)
+            heard[len(heard) - len(fade) :] *= fade
         return heard
 
     def words(self) -> list[Word]:
         """The words that begin before it is cut off, in the dialogue's time."""
-        moved = (
+        said = [word for word in self._planned() if word.start_s < self.stop_s]
+        return [word._replace(end_s=min(word.end_s, self.stop_s)) for word in said]
+
+    def unsaid(self) -> list[Word]:
+        """The words that it was to have after it was cut off, and when."""
+        return [word for word in self._planned() if word.start_s >= self.stop_s]
+
+    def _planned(self) -> list[Word]:
+        return [
             Word(word.text, word.start_s + self.start_s, word.end_s + self.start_s)
             for word in self.spoken.utterance.words
+        ]
+
+    def actions(self) -> list[Action]:
+        """What becomes right within it, of what was said before it is cut off."""
+        found = [self._action(call) for call in self.spoken.turn.calls]
+        return [action for action in found if action.time_s <= self.stop_s]
+
+    def _action(self, call: Call) -> Action:
+        known_s = {
+            name: self.start_s + self.spoken.said_s(word) for name, word in call.needs.items()
+        }
+        time_s = self.start_s + self.spoken.needed_s(call)
+        return Action(
+            time_s, call.kind, call.number, call.tool, call.arguments, call.revises, known_s
         )
-        return [w._replace(end_s=min(w.end_s, self.end_s)) for w in moved if w.start_s < self.end_s]
-
-    def calls(self) -> list[tuple[float, Call]]:
-        """When each call is right, of those whose last word was said."""
-        times = [(self.start_s + self.spoken.needed_s(c), c) for c in self.spoken.turn.calls]
-        return [(time_s, call) for time_s, call in times if time_s <= self.end_s]
 
 
-def render(
-    name: str, turns: Sequence[Placed], seconds: float, source: str, licence: str
-) -> Dialogue:
-    """Puts the turns on their channels; `seconds` is how long the dialogue lasts at least.
+@dataclass(frozen=True)
+class Background:
+    """A sound in the user's room, float32 [T]."""
+
+    start_s: float
+    audio: Audio
+
+    @property
+    def spell(self) -> Spell:
+        """When it is heard."""
+        end_s = self.start_s + len(self.audio) / SAMPLE_RATE_HZ
+        return Spell(USER, self.start_s, end_s, manner="background")
+
+
+def render(turns: Sequence[Placed], backgrounds: Sequence[Background], seconds: float) -> Audio:
+    """Puts everything on its channel, float32 [2, T]; `seconds` is how long it lasts at least.
 
     A side that speaks twice at once is heard twice: turns are to be placed so that it doesn't.
     """
-    last_s = max([seconds, *(turn.end_s for turn in turns)])
-    audio = np.zeros((2, round(last_s * SAMPLE_RATE_HZ)), np.float32)
-    words: tuple[list[Word], list[Word]] = ([], [])
-    actions: list[Action] = []
-    for turn in sorted(turns, key=lambda turn: turn.start_s):
-        first, heard = round(turn.start_s * SAMPLE_RATE_HZ), turn.audio()
-        room = audio.shape[1] - first
-        audio[turn.side, first : first + len(heard)] += heard[:room]
-        words[turn.side].extend(turn.words())
-        if turn.side == USER:
-            actions += _actions(turn, len(actions))
-    sides = (tuple(words[AGENT]), tuple(words[USER]))
-    return Dialogue(name, audio.clip(-1, 1), sides, source, licence, tuple(actions))
-
-
-def _actions(turn: Placed, before: int) -> list[Action]:
-    """The turn's calls as actions, numbered on from `before`."""
-    return [
-        Action(
-            time_s, "call" if call.revises is None else "revise", before + number, call.tool,
-            call.arguments, None if call.revises is None else before + 1 + call.revises,
-        )
-        for number, (time_s, call) in enumerate(turn.calls(), 1)
-    ]  # fmt: skip
+    sounds = [(turn.side, turn.start_s, turn.audio()) for turn in turns]
+    sounds += [(USER, background.start_s, background.audio) for background in backgrounds]
+    placed = [(side, round(start_s * SAMPLE_RATE_HZ), heard) for side, start_s, heard in sounds]
+    samples = max([round(seconds * SAMPLE_RATE_HZ), *(at + len(a) for _, at, a in placed)])
+    audio = np.zeros((2, samples), np.float32)
+    for side, at, heard in placed:
+        audio[side, at : at + len(heard)] += heard
+    return audio.clip(-1, 1)

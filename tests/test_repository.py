@@ -28,7 +28,7 @@ from data.fetch_voices import Asset, check_sha256, fetch_missing, make_kokoro_vo
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model", "train", "serve", "data", "conf")
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-CORPORA = sorted((ROOT / "conf" / "corpus").glob("*.yaml"))
+CALLS = [name for name in EXPERIMENTS if not name.startswith("codec")]
 
 
 def _python_files(*folders: str) -> list[Path]:
@@ -108,10 +108,14 @@ def _imports(path: Path) -> set[str]:
 # Configuration
 
 
+def _composed(root: str, experiment: str) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        return compose(root, overrides=[f"experiment={experiment}"], return_hydra_config=True)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_composes_and_instantiates(name: str) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        cfg = compose("train", overrides=[f"experiment={name}"], return_hydra_config=True)
+    cfg = _composed("train" if name.startswith("codec") else "synthesize", name)
     HydraConfig.instance().set_config(cfg)
     plain = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     OmegaConf.resolve(plain)
@@ -171,23 +175,36 @@ def test_corpus_rejects_an_agent_voice_without_sentences() -> None:
         _corpus(agent_voices=("festival:slt_hts",))
 
 
-@pytest.mark.parametrize("path", CORPORA, ids=lambda path: path.stem)
-def test_shipped_corpus_keeps_voices_back(path: Path) -> None:
-    config = instantiate(OmegaConf.load(path), _convert_="object")
-    heard = {name for voice in config.train_sentences for name in re.split(r"[:+]", voice)[1:]}
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_shipped_corpus_keeps_voices_back(name: str) -> None:
+    config = instantiate(_composed("synthesize", name).corpus, _convert_="object")
+    voices = (
+        config.train_sentences
+        if isinstance(config, CorpusConfig)
+        else [*config.agent_voices, *config.user_voices]
+    )
+    heard = {name for voice in voices for name in re.split(r"[:+]", voice)[1:]}
+    assert heard
     kept_back = {*RESERVED_VOICES, *config.heldout_voices}
     assert not heard & {voice.partition(":")[2] for voice in kept_back}
 
 
-@pytest.mark.parametrize("path", CORPORA, ids=lambda path: path.stem)
-def test_data_card_lists_the_corpus(path: Path) -> None:
-    config = instantiate(OmegaConf.load(path), _convert_="object")
+def test_data_card_lists_the_codecs_corpus() -> None:
+    config = instantiate(_composed("synthesize", "codec").corpus, _convert_="object")
     card = (ROOT / "docs" / "data-card.md").read_text()
     counts = {
         voice: int(count) for voice, count in re.findall(r"^\| `(\w+:\S+)` \| (\d+) \|", card, re.M)
     }
     assert counts == config.train_sentences, "update docs/data-card.md"
     for voice in (*config.agent_voices, *config.heldout_voices):
+        assert f"`{voice}`" in card, f"docs/data-card.md does not name {voice}"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_data_card_lists_who_talks(name: str) -> None:
+    config = instantiate(_composed("synthesize", name).corpus, _convert_="object")
+    card = (ROOT / "docs" / "data-card.md").read_text()
+    for voice in (*config.agent_voices, *config.user_voices, *config.heldout_voices):
         assert f"`{voice}`" in card, f"docs/data-card.md does not name {voice}"
 
 

@@ -2,17 +2,13 @@
 
 import dataclasses
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.report import current_commit, this_machine
 from train.bars import BARS, Bar
 from train.intervals import Metric
-
-_ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,8 @@ class Report:
     seconds: float
     load: tuple[float, float, float]
     outcome: Outcome
-    commit: str = field(default_factory=lambda: current_commit())
-    machine: str = field(default_factory=lambda: this_machine())
+    commit: str = field(default_factory=current_commit)
+    machine: str = field(default_factory=this_machine)
 
     def as_json(self) -> dict:
         """The shape of docs/design.md, and `notes`."""
@@ -65,29 +61,6 @@ class Report:
             "metrics": {name: dataclasses.asdict(metrics[name]) for name in sorted(metrics)},
             "notes": list(self.outcome.notes),
         }
-
-
-def current_commit() -> str:
-    """The checked out commit, `-dirty` where files differ from it, `unknown` outside git."""
-    git = ["git", "-C", str(_ROOT)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return "unknown"
-    if head.returncode:
-        return "unknown"
-    return head.stdout.strip() + ("-dirty" if status.stdout.strip() else "")
-
-
-def this_machine() -> str:
-    """Processor, cores and system."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    return f"{cpu}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
 def check_out(out: Path) -> None:

@@ -1,7 +1,7 @@
 """A domain: its tools, the values that people name, and how they ask. One YAML file each."""
 
 import functools
-import random
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,48 +9,21 @@ from typing import Any, Literal
 
 import yaml
 
-from data.scripts import spoken
 from data.scripts.grammar import Phrasing, phrasings, skeleton
+from data.scripts.slots import Slot, read_slot
 from data.sentences import Split, split_of
 
 _FOLDER = Path(__file__).parents[1] / "domains"
+_TALK = Path(__file__).with_name("talk.yaml")
 _TEST_PHRASINGS = 0.2  # share of them
-OCCASIONS = ("greeting", "wait", "thanks", "goodbye", "confirmed")
+_CONVENTIONAL_WORDS = 4  # of fewer words ("yes", "thank you") nobody has a phrasing of his own
+HANDOFF = "handoff"  # the tool that gives the call to a human: an action of its own kind
+SCHEMA_KEYS = (
+    "name", "slots", "role", "tools", "requests", "partials", "mentions", "ask", "answer", "talk",
+    "replies",
+)  # fmt: skip
 Effect = Literal["read", "write", "irreversible"]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """What may be named: listed `values` (each with its spoken forms), `digits` (that many), or
-    `times` (from the first to the last half hour, `HH:MM`)."""
-
-    name: str
-    values: Mapping[str, Sequence[str]] | None = None
-    digits: int = 0
-    times: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        given = [kind for kind in ("values", "digits", "times") if getattr(self, kind)]
-        if len(given) != 1:
-            raise ValueError(f"slot {self.name}: has {given}, must have values, digits or times")
-
-    def draw(self, rng: random.Random) -> str:
-        """Any value."""
-        if self.values:
-            return rng.choice(list(self.values))
-        if self.times:
-            first, last = (2 * int(time[:2]) + (time[3:] == "30") for time in self.times)
-            half_hours = rng.randint(first, last)
-            return f"{half_hours // 2:02}:{'30' if half_hours % 2 else '00'}"
-        return "".join(rng.choice("0123456789") for _ in range(self.digits))
-
-    def say(self, value: str, rng: random.Random) -> str:
-        """The value in words; raises ValueError on one that the slot cannot have."""
-        if self.values:
-            if value not in self.values:
-                raise ValueError(f"slot {self.name}: {value!r} must be one of {list(self.values)}")
-            return rng.choice(list(self.values[value]))
-        return spoken.clock(value, rng) if self.times else spoken.digits(value, rng)
+Phrasings = tuple[Phrasing, ...]
 
 
 @dataclass(frozen=True)
@@ -63,31 +36,48 @@ class Tool:
     parameters: Mapping[str, Any]  # JSON Schema
     slots: Mapping[str, str]
 
+    @property
+    def required(self) -> list[str]:
+        """The arguments without which it cannot be called."""
+        return self.parameters["required"]
+
 
 @dataclass(frozen=True)
 class Reply:
-    """What a tool's results may hold (field -> values) and how the agent says them.
+    """What a tool's results hold (field -> slot) and how the agent says them.
 
-    `confirm` is what the agent asks before the call may run; empty where it may run at once.
-    Phrasings name arguments and result fields.
+    A field's slot may depend on an argument (`answer_{topic}`). `confirm` is what the agent asks
+    before the call may run; empty where it may run at once. Phrasings name arguments and fields.
     """
 
-    results: Mapping[str, Sequence[str]]
-    say: tuple[Phrasing, ...]
-    confirm: tuple[Phrasing, ...] = ()
+    results: Mapping[str, str]
+    say: Phrasings
+    confirm: Phrasings = ()
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Everything that scripts of one domain are made of."""
+    """Everything that scripts of one domain are made of.
+
+    `requests`, `partials` (which leave a required argument out), `mentions` (which ask for nothing)
+    and `replies` are by tool, `ask` and `answer` by argument, `talk` by occasion. `voiced` says
+    which arguments a style of voice alone gives: style -> tool -> argument -> value. Of the pairs
+    of words in `unsaid` only the second is said.
+    """
 
     name: str
     slots: Mapping[str, Slot]
+    role: Phrasings
     tools: Mapping[str, Tool]
-    requests: Mapping[str, tuple[Phrasing, ...]]  # by tool
-    talk: Mapping[str, tuple[Phrasing, ...]]  # what belongs to no tool, by occasion
-    replies: Mapping[str, Reply]  # by tool
-    unsaid: frozenset[str] = frozenset()  # pairs of words of which only the second is said
+    requests: Mapping[str, Phrasings]
+    partials: Mapping[str, Phrasings]
+    mentions: Mapping[str, Phrasings]
+    ask: Mapping[str, Phrasings]
+    answer: Mapping[str, Phrasings]
+    talk: Mapping[str, Phrasings]
+    replies: Mapping[str, Reply]
+    voiced: Mapping[str, Mapping[str, Mapping[str, str]]]
+    unsaid: frozenset[str]
 
     def __post_init__(self) -> None:
         for tool in self.tools.values():
@@ -95,49 +85,94 @@ class Domain:
                 raise ValueError(f"{self.name}: tool {tool.name} has unknown slots {unknown}")
         if unknown := {*self.requests} ^ {*self.tools}:
             raise ValueError(f"{self.name}: tools and requests differ in {sorted(unknown)}")
-        if unknown := {*self.replies} ^ {*self.tools}:
+        if unknown := {*self.replies} ^ ({*self.tools} - {HANDOFF}):
             raise ValueError(f"{self.name}: tools and replies differ in {sorted(unknown)}")
-        if missing := {*OCCASIONS} - {*self.talk}:
-            raise ValueError(f"{self.name}: talk lacks {sorted(missing)}")
-        if any(
-            part.slot for found in self.talk.values() for phrasing in found for part in phrasing
-        ):
-            raise ValueError(f"{self.name}: talk must name no slots")
-        for name, found in self.requests.items():
-            self._check_phrasings(self.tools[name], found)
-            self._check_reply(self.tools[name], self.replies[name])
+        for kind in ("requests", "partials", "mentions"):
+            for name, found in getattr(self, kind).items():
+                self._check_asking(kind, name, found)
+        for name, reply in self.replies.items():
+            self._check_reply(self.tools[name], reply)
+        self._check_asked()
+        self._check_talk()
 
-    def _check_phrasings(self, tool: Tool, found: tuple[Phrasing, ...]) -> None:
+    def _check_asking(self, kind: str, name: str, found: Phrasings) -> None:
+        """Phrasings that name a tool's slots; `kind` is the field that they stand in."""
+        if name not in self.tools:
+            raise ValueError(f"{self.name}: {kind} of {name}, which is no tool")
+        tool = self.tools[name]
         if {phrasing_split(phrasing) for phrasing in found} != {"train", "test"}:
-            raise ValueError(f"{self.name}: {tool.name} has too few phrasings to split them")
+            raise ValueError(f"{self.name}: {kind} of {name} are too few phrasings to split them")
         for phrasing in found:
             named = {part.slot: part.value for part in phrasing if part.slot}
             for slot, value in named.items():
                 if slot not in tool.slots.values():
-                    raise ValueError(f"{self.name}: {tool.name} has no slot {slot!r}: {phrasing}")
+                    raise ValueError(f"{self.name}: {name} has no slot {slot!r}: {phrasing}")
                 if value and value not in (self.slots[slot].values or ()):
                     raise ValueError(f"{self.name}: slot {slot} has no value {value!r}: {phrasing}")
-            missing = [
-                argument
-                for argument in tool.parameters["required"]
-                if tool.slots[argument] not in named
-            ]
-            if missing:
-                raise ValueError(f"{self.name}: {tool.name} lacks {missing} in {phrasing}")
+            missing = [argument for argument in tool.required if tool.slots[argument] not in named]
+            if kind == "requests" and missing:
+                raise ValueError(f"{self.name}: {name} lacks {missing} in {phrasing}")
+            if kind == "partials" and not missing:
+                raise ValueError(f"{self.name}: a partial of {name} lacks nothing: {phrasing}")
 
     def _check_reply(self, tool: Tool, reply: Reply) -> None:
-        known = {*tool.parameters["required"], *reply.results}
+        known = {*tool.required, *reply.results}
         for phrasing in (*reply.say, *reply.confirm):
             if unknown := {part.slot for part in phrasing if part.slot} - known:
                 raise ValueError(
                     f"{self.name}: a reply of {tool.name} names {sorted(unknown)}, must be of "
                     f"{sorted(known)}"
                 )
+        for field, slot in reply.results.items():
+            for name in self._slots_named(tool, slot):
+                if name not in self.slots:
+                    raise ValueError(
+                        f"{self.name}: result {field} of {tool.name} has no slot {name!r}"
+                    )
+
+    def _slots_named(self, tool: Tool, slot: str) -> list[str]:
+        """The slots that a result's field may be drawn from, whatever the argument in its name."""
+        names = [name for _, name, _, _ in string.Formatter().parse(slot) if name]
+        if not names:
+            return [slot]
+        values = self.slots[tool.slots[names[0]]].values or {}
+        return [slot.format(**{names[0]: value}) for value in values]
+
+    def _check_asked(self) -> None:
+        """Whatever a partial request leaves out can be asked for."""
+        needed = {argument for name in self.partials for argument in self.tools[name].required}
+        for field in ("ask", "answer"):
+            if missing := needed - {*getattr(self, field)}:
+                raise ValueError(f"{self.name}: {field} lacks {sorted(missing)}")
+
+    def _check_talk(self) -> None:
+        role = self.role_slots
+        for occasion, found in self.talk.items():
+            named = {part.slot for phrasing in found for part in phrasing if part.slot}
+            if unknown := named - role:
+                raise ValueError(
+                    f"{self.name}: talk {occasion} names {sorted(unknown)}: must be of the role's "
+                    f"{sorted(role)}"
+                )
+
+    @property
+    def role_slots(self) -> set[str]:
+        """What the role prompts name."""
+        return {part.slot for phrasing in self.role for part in phrasing if part.slot}
 
 
 def phrasing_split(phrasing: Phrasing) -> Split:
     """The split that may use a phrasing, whatever the values in it."""
     return split_of(skeleton(phrasing), _TEST_PHRASINGS)
+
+
+def of_split(found: Phrasings, split: Split) -> list[Phrasing]:
+    """What a caller of a split may say: its phrasings and the conventional ones."""
+    return [
+        phrasing
+        for phrasing in found
+        if len(phrasing) < _CONVENTIONAL_WORDS or phrasing_split(phrasing) == split
+    ]
 
 
 @functools.cache
@@ -147,23 +182,33 @@ def load_domain(name: str) -> Domain:
     if name not in known:
         raise ValueError(f"domain {name!r}: must be one of {known}")
     read = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())
-    if missing := {"name", "slots", "tools", "requests", "talk", "replies"} - {*read}:
+    if missing := {*SCHEMA_KEYS} - {*read}:
         raise ValueError(f"data/domains/{name}.yaml lacks {sorted(missing)}")
-    slots = {slot: Slot(slot, **given) for slot, given in read["slots"].items()}
-    tools = {tool.name: tool for tool in map(_tool, read["tools"])}
-    requests = {tool: _phrasings(templates) for tool, templates in read["requests"].items()}
-    talk = {occasion: _phrasings(templates) for occasion, templates in read["talk"].items()}
-    replies = {
-        tool: Reply(
-            given["results"], _phrasings(given["say"]), _phrasings(given.get("confirm", ()))
-        )
-        for tool, given in read["replies"].items()
-    }
-    unsaid = frozenset(read.get("unsaid", ()))
-    return Domain(read["name"], slots, tools, requests, talk, replies, unsaid)
+    return Domain(
+        name=read["name"],
+        slots={slot: read_slot(slot, given) for slot, given in read["slots"].items()},
+        role=_phrasings(read["role"]),
+        tools={tool.name: tool for tool in map(_tool, read["tools"])},
+        **{
+            key: _by_key(read[key]) for key in ("requests", "partials", "mentions", "ask", "answer")
+        },
+        talk=_by_key(yaml.safe_load(_TALK.read_text()) | read["talk"]),
+        replies={
+            tool: Reply(
+                given["results"], _phrasings(given["say"]), _phrasings(given.get("confirm", ()))
+            )
+            for tool, given in read["replies"].items()
+        },
+        voiced=read.get("voiced", {}),
+        unsaid=frozenset(read.get("unsaid", ())),
+    )
 
 
-def _phrasings(templates: Sequence[str]) -> tuple[Phrasing, ...]:
+def _by_key(given: Mapping[str, Sequence[str]]) -> dict[str, Phrasings]:
+    return {key: _phrasings(templates) for key, templates in given.items()}
+
+
+def _phrasings(templates: Sequence[str]) -> Phrasings:
     return tuple(phrasing for template in templates for phrasing in phrasings(template))
 
 

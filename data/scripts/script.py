@@ -1,93 +1,98 @@
-"""A whole conversation, before anybody speaks it: who says what in answer to what."""
+"""A whole conversation before anybody speaks it: who says what, what is right, what comes back."""
 
-import random
-from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from data.scripts.domain import Domain, Tool
-from data.scripts.grammar import Phrasing
-from data.scripts.turn import Turn, pieces_of, request, with_correction, with_filler, with_restart
+from data.scripts.turn import Call, Turn
 from data.sentences import Split
 
-_CORRECTED, _FILLED, _RESTARTED = 0.2, 0.25, 0.15  # shares of the requests
-_LATENCY_S = (0.2, 3.0)
+Side = Literal["agent", "user"]
+Manner = Literal["turn", "backchannel", "side_talk"]
+Sound = Literal["overheard", "cough", "music"]
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """A request and all that follows from it.
+class Said:
+    """A turn. `over` is the share of the other side's turn that has passed when it begins, None
+    where it begins after all that was said before; the other one stops if it `takes_floor`."""
 
-    `confirm` is asked and `confirmed` answered before the call may run; they are None where it may
-    run at once. `wait` is said only if the result takes its time.
+    side: Side
+    turn: Turn
+    over: float | None = None
+    manner: Manner = "turn"
+
+    @property
+    def takes_floor(self) -> bool:
+        """Whether it is one's turn, rather than a word aside."""
+        return self.manner == "turn"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What else comes through the caller's microphone: other people (`turn` is what they say), a
+    cough, or hold music."""
+
+    sound: Sound
+    turn: Turn | None = None
+    over: float | None = None
+
+
+@dataclass(frozen=True)
+class Ran:
+    """The result of a call, `latency_s` after it was right and, where need be, confirmed.
+
+    `wait` is what the agent says if it takes its time; None where it has said so already.
     """
 
-    request: Turn
-    confirm: Turn | None
-    confirmed: Turn | None
-    wait: Turn
+    number: int
+    tool: str
     latency_s: float
     result: Mapping[str, str]
-    reply: Turn
+    wait: Turn | None
+
+
+@dataclass(frozen=True)
+class Did:
+    """What the agent does of its own accord, once it knows all that was said and came back."""
+
+    call: Call
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Nobody speaks."""
+
+    seconds: float
+
+
+Step = Said | Heard | Ran | Did | Silence
 
 
 @dataclass(frozen=True)
 class Script:
-    """Greeting by the agent, exchanges, thanks by the user, goodbye by the agent."""
+    """One conversation: `system` is the role prompt, `tools` those that are declared, `style` the
+    caller's, `scenes` what it is made of."""
 
     domain: str
-    greeting: Turn
-    exchanges: tuple[Exchange, ...]
-    thanks: Turn
-    goodbye: Turn
+    split: Split
+    system: str
+    tools: tuple[str, ...]
+    style: str
+    scenes: tuple[str, ...]
+    steps: tuple[Step, ...]
 
+    def to_json(self) -> str:
+        """The same script, always as the same text."""
+        fields = dataclasses.asdict(self)
+        fields["steps"] = [
+            {"step": type(step).__name__, **dataclasses.asdict(step)} for step in self.steps
+        ]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
-def compose(domain: Domain, split: Split, exchanges: int, rng: random.Random) -> Script:
-    """A conversation with that many requests, of any of the domain's tools."""
-    return Script(
-        domain.name,
-        _talk(domain, "greeting", rng),
-        tuple(_exchange(domain, split, rng) for _ in range(exchanges)),
-        _talk(domain, "thanks", rng),
-        _talk(domain, "goodbye", rng),
-    )
-
-
-def _talk(domain: Domain, occasion: str, rng: random.Random) -> Turn:
-    return _turn(domain, domain.talk[occasion], {}, rng)
-
-
-def _exchange(domain: Domain, split: Split, rng: random.Random) -> Exchange:
-    tool = domain.tools[rng.choice(list(domain.tools))]
-    asked = request(domain, tool.name, split, rng)
-    arguments = asked.calls[0].arguments
-    if rng.random() < _CORRECTED:
-        asked = with_correction(domain, asked, split, rng)
-    if rng.random() < _FILLED:
-        asked = with_filler(asked, rng)
-    if rng.random() < _RESTARTED:
-        asked = with_restart(asked, rng)
-    reply = domain.replies[tool.name]
-    fields = {field: rng.choice(list(values)) for field, values in reply.results.items()}
-    spoken = _spoken(domain, tool, arguments, rng) | fields
-    return Exchange(
-        asked,
-        _turn(domain, reply.confirm, spoken, rng) if reply.confirm else None,
-        _talk(domain, "confirmed", rng) if reply.confirm else None,
-        _talk(domain, "wait", rng),
-        rng.uniform(*_LATENCY_S),
-        {**arguments, **fields},
-        _turn(domain, reply.say, spoken, rng),
-    )
-
-
-def _spoken(
-    domain: Domain, tool: Tool, arguments: Mapping[str, str], rng: random.Random
-) -> dict[str, str]:
-    """How the agent says each argument."""
-    return {a: domain.slots[tool.slots[a]].say(value, rng) for a, value in arguments.items()}
-
-
-def _turn(
-    domain: Domain, choices: Sequence[Phrasing], spoken: Mapping[str, str], rng: random.Random
-) -> Turn:
-    return Turn(pieces_of(domain, rng.choice(list(choices)), spoken.__getitem__))
+    def sha256(self) -> str:
+        """The hash of `to_json`."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()

@@ -20,6 +20,21 @@ ENGINES: dict[str, Callable[[str, str], Utterance]] = {
 }
 
 
+# Of what an engine's voices make; docs/data-card.md has where each was read.
+_LICENCES = {
+    "espeak": "espeak-ng: GPL-3.0-or-later, the program only",
+    "festival": "festival: X11-like (CMU, CSTR Edinburgh)",
+    "flite": "flite: X11-like (CMU)",
+    "kokoro": "Kokoro-82M: Apache-2.0",
+    "piper": "piper: see the voice's own card",
+}
+
+
+def licence_of(voice: str) -> str:
+    """Under which terms a voice's sound comes; silence has none."""
+    return _LICENCES.get(voice.partition(":")[0], "none")
+
+
 def say(text: str, voice: str, style: str = NEUTRAL) -> Utterance:
     """Speaks `text` as `ENGINE:NAME` (`flite:rms`, `kokoro:af_heart`, `festival:slt_hts` ...).
 

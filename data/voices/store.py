@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from filelock import FileLock
 
 from data.voices.utterance import SAMPLE_RATE_HZ, Phone, Utterance, Word
 
@@ -41,10 +42,16 @@ def load(path: Path) -> Utterance:
 
 
 def save(utterance: Utterance, path: Path) -> None:
-    """Writes the phrase; the JSON goes last, so a phrase cut off by a crash is made again."""
+    """Writes the phrase, unless another process has just done so: what was read once never changes.
+
+    The JSON goes last, so a phrase cut off by a crash is made again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, utterance.audio.clip(-1, 1), SAMPLE_RATE_HZ)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    fields = ("text", "voice", "phones", "words")
-    partial.write_text(json.dumps({name: getattr(utterance, name) for name in fields}))
-    partial.rename(path.with_suffix(".json"))
+    with FileLock(path.parent / "lock"):  # a voice's; let go of when its process dies
+        if is_made(path):
+            return
+        soundfile.write(path, utterance.audio.clip(-1, 1), SAMPLE_RATE_HZ)
+        partial = path.with_suffix(".partial")
+        fields = ("text", "voice", "phones", "words")
+        partial.write_text(json.dumps({name: getattr(utterance, name) for name in fields}))
+        partial.rename(path.with_suffix(".json"))

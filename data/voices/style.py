@@ -73,14 +73,14 @@ def restyle(utterance: Utterance, style: Style, seed: str) -> Utterance:
     """The same words in another style: tempo, pitch, pauses and loudness."""
     audio = _stretched(utterance.audio, style)
     longer = len(audio) / len(utterance.audio)
-    phones = tuple(_scaled(phone, longer) for phone in utterance.phones)
-    words = tuple(_scaled(word, longer) for word in utterance.words)
+    phones = tuple(scaled(phone, longer) for phone in utterance.phones)
+    words = tuple(scaled(word, longer) for word in utterance.words)
     changed = dataclasses.replace(utterance, audio=audio, phones=phones, words=words)
     rng = random.Random(_number(f"pauses {seed}"))
     # From the last place to the first: a pause moves only what comes after it.
     for word in reversed(words[1:]):
         if rng.random() < style.pause_chance:
-            changed = _with_pause(changed, word.start_s, rng.uniform(*_PAUSE_S))
+            changed = with_silence(changed, word.start_s, rng.uniform(*_PAUSE_S))
     gain = 10 ** (style.gain_db / 20)
     loudest = float(np.abs(changed.audio).max(initial=0.0))
     gain = min(gain, _LOUDEST / loudest) if loudest else gain
@@ -104,12 +104,13 @@ def _stretched(audio: NDArray[np.float32], style: Style) -> NDArray[np.float32]:
         return read_24khz(after)
 
 
-def _scaled(part: PartT, longer: float) -> PartT:
+def scaled(part: PartT, longer: float) -> PartT:
+    """The word or phone where everything lasts `longer` times as long."""
     return part._replace(start_s=part.start_s * longer, end_s=part.end_s * longer)
 
 
-def _with_pause(utterance: Utterance, at_s: float, pause_s: float) -> Utterance:
-    """Silence put in at a time; all that starts there or later is as much later."""
+def with_silence(utterance: Utterance, at_s: float, pause_s: float) -> Utterance:
+    """Silence put into an utterance at a time; all that starts there or later is as much later."""
     cut = round(at_s * SAMPLE_RATE_HZ)
     before, after = utterance.audio[:cut].copy(), utterance.audio[cut:].copy()
     fade = np.linspace(0, 1, min(_FADE, len(before), len(after)), dtype=np.float32)

@@ -74,16 +74,20 @@ def pronunciation(word: str) -> tuple[str, ...]:
 def words_by_comparison(audio: Audio, reference: Utterance) -> tuple[Word, ...]:
     """The reference's words, laid on other audio float32 [T] at 24 kHz of the same text.
 
-    Both are compared by their mel cepstra and bent onto each other (dynamic time warping).
+    Both are compared by their mel cepstra and bent onto each other (dynamic time warping), from
+    where their sound begins to where it ends: one's silence would be laid on the other's speech.
     """
-    heard, known = _cepstra(audio), _cepstra(reference.audio)  # [cepstra, steps]
+    begins_s, sound = _sounding(audio)
+    known_begins_s, known_sound = _sounding(reference.audio)
+    heard, known = _cepstra(sound), _cepstra(known_sound)  # [cepstra, steps]
     _, path = librosa.sequence.dtw(X=known, Y=heard)
     # The first step of the audio at which each step of the reference is heard.
     steps = np.full(known.shape[1] + 1, heard.shape[1])
     np.minimum.at(steps, path[:, 0], path[:, 1])
 
     def heard_s(time_s: float) -> float:
-        return float(steps[min(round(time_s / _STEP_S), len(steps) - 1)] * _STEP_S)
+        step = round((time_s - known_begins_s) / _STEP_S)
+        return begins_s + float(steps[min(max(step, 0), len(steps) - 1)] * _STEP_S)
 
     return tuple(
         Word(word.text, heard_s(word.start_s), heard_s(word.end_s)) for word in reference.words
@@ -95,9 +99,7 @@ def without_silence(words: Sequence[Word], audio: Audio) -> tuple[Word, ...]:
 
     Shorter silences are left: a plosive's closure is a part of its word.
     """
-    blocks = audio[: len(audio) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
-    power = np.square(blocks).mean(1)  # [blocks]
-    is_heard = power > power.max(initial=0.0) * 10 ** (_SILENT_DB / 10)
+    is_heard = _is_heard(audio)
     moved = []
     for word in words:
         first, end = (round(time * SAMPLE_RATE_HZ / _BLOCK) for time in (word.start_s, word.end_s))
@@ -112,6 +114,22 @@ def without_silence(words: Sequence[Word], audio: Audio) -> tuple[Word, ...]:
                 word = word._replace(end_s=end_s)
         moved.append(word)
     return tuple(moved)
+
+
+def _is_heard(audio: Audio) -> NDArray[np.bool_]:
+    """Whether each 10 ms are more than silence [blocks]."""
+    blocks = audio[: len(audio) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
+    power = np.square(blocks).mean(1)  # [blocks]
+    return power > power.max(initial=0.0) * 10 ** (_SILENT_DB / 10)
+
+
+def _sounding(audio: Audio) -> tuple[float, Audio]:
+    """When sound begins, in seconds, and the audio from there to where it ends."""
+    heard = np.flatnonzero(_is_heard(audio))
+    if not len(heard):
+        return 0.0, audio
+    first, end = heard[0], heard[-1] + 1
+    return float(first * _STEP_S), audio[first * _BLOCK : end * _BLOCK]
 
 
 def _cepstra(audio: Audio) -> NDArray[np.float64]:

@@ -1,0 +1,37 @@
+"""What else is heard in a call: coughs and hold music. Mono float32 [T] at 24 kHz."""
+
+import numpy as np
+from scipy.signal import butter, sosfilt
+
+from data.augment import Audio
+from data.recordings import music_of, read
+from data.sentences import Split
+from data.voices.utterance import SAMPLE_RATE_HZ
+
+_COUGH_HZ = (250.0, 3_500.0)
+_MUSIC_S = (8.0, 20.0)
+_LOUDNESS = 0.05  # of music, root mean square
+
+
+def cough(rng: np.random.Generator) -> Audio:
+    """One to three bursts of breath."""
+    bands = butter(2, _COUGH_HZ, "bandpass", fs=SAMPLE_RATE_HZ, output="sos")
+    bursts = []
+    for _ in range(rng.integers(1, 4)):
+        samples = int(rng.uniform(0.12, 0.3) * SAMPLE_RATE_HZ)
+        times = np.arange(samples) / SAMPLE_RATE_HZ
+        envelope = np.minimum(times / 0.01, 1.0) * np.exp(-times / rng.uniform(0.04, 0.09))
+        burst = np.asarray(sosfilt(bands, rng.standard_normal(samples))) * envelope
+        bursts += [burst, np.zeros(int(rng.uniform(0.05, 0.2) * SAMPLE_RATE_HZ))]
+    sound = np.concatenate(bursts)
+    return (sound * rng.uniform(0.15, 0.4) / np.abs(sound).max()).astype(np.float32)
+
+
+def music(split: Split, rng: np.random.Generator) -> Audio:
+    """Some seconds of hold music; each piece belongs to training or to tests."""
+    pieces = music_of(split)
+    piece = read(pieces[rng.integers(len(pieces))].path)
+    samples = int(rng.uniform(*_MUSIC_S) * SAMPLE_RATE_HZ)
+    first = int(rng.integers(max(1, len(piece) - samples)))
+    part = piece[first : first + samples]
+    return part * np.float32(_LOUDNESS / (np.sqrt(np.mean(part**2)) + 1e-9))
