@@ -24,6 +24,7 @@ from data.scripts.turn import (
     answer,
     joined,
     last_words,
+    may_be_named,
     request,
     turn_of,
 )
@@ -130,13 +131,20 @@ class Composer:
         else:
             kinds = domain.partials if part == "partial" else domain.requests
             tool = self._tool(kinds)
-            found = self._suitable(tool, kinds[tool.name], change)
-            asked = request(domain, tool, found, self.split, rng)
+            asked = self._asked_of(tool, self._suitable(tool, kinds[tool.name], change))
         asked = asked._replace(arguments={**asked.arguments, **self._voiced(asked)})
         self.asked.append(asked)
         if asked.missing or asked.tool.name not in self.tools:
             return asked.turn
         return self._called(asked, asked.turn, asked.arguments)
+
+    def _asked_of(self, tool: Tool, found: Phrasings) -> Asked:
+        """A request whose arguments belong to the split also with those that the voice gives."""
+        while True:
+            asked = request(self.domain, tool, found, self.split, self.rng)
+            arguments = {**asked.arguments, **self._voiced(asked)}
+            if may_be_named(self.domain, tool, arguments, self.split):
+                return asked
 
     def _suitable(self, tool: Tool, found: Phrasings, change: str) -> Phrasings:
         """The phrasings in which there is something to correct, or to tell from the voice alone."""

@@ -1,0 +1,178 @@
+"""How well an agent did in a dialogue whose caller is given: calls, turns, interruptions, asides.
+
+The caller's channel is played as it is, so what was right and when is known to the frame: the
+dialogue's own labels. Definitions are those of docs/evaluation.md.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data.dialogue import AGENT, USER, Action, Dialogue, Spell
+
+_ANSWER_S = 3.0  # within which a turn is answered, from when that is right
+_YIELD_S = 1.0  # within which an interruption silences the agent
+_KEPT_S = 1.0  # for which the agent goes on after an aside, if it has that much to say
+_ASIDE_S = 1.0  # a shorter word of the agent's in the caller's turn is a backchannel
+_TOUCH_S = 0.24  # by which a turn may begin before the caller's end without taking over
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What an agent did, on the audio's clock: its own actions and when it was heard, (from, to) in
+    seconds, in order."""
+
+    actions: tuple[Action, ...]
+    speech: tuple[Interval, ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one dialogue. Each tuple has an entry for each time that there was something to do.
+
+    `missing` are calls that should stand at the end (after revisions and cancellations), `extra`
+    those that should not. `need_s` are times from `t_need` to the call, `gaps_s` from a caller's
+    end to the agent's beginning, `stops_s` from an interruption to silence.
+    """
+
+    missing: int
+    extra: int
+    need_s: tuple[float, ...]
+    answered: tuple[bool, ...]
+    gaps_s: tuple[float, ...]
+    yielded: tuple[bool, ...]
+    stops_s: tuple[float, ...]
+    kept: tuple[bool, ...]
+    take_overs: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was right."""
+        return not (self.missing or self.extra or self.take_overs) and all(
+            (*self.answered, *self.yielded, *self.kept)
+        )
+
+
+def oracle(dialogue: Dialogue) -> Performance:
+    """An agent that does what the labels say when they say it."""
+    spells = [spell for spell in dialogue.spells if spell.side == AGENT]
+    return Performance(
+        tuple(action for action in dialogue.actions if action.kind != "result"),
+        tuple((spell.start_s, spell.end_s) for spell in spells),
+    )
+
+
+def score(dialogue: Dialogue, performance: Performance) -> Score:
+    """Judges a performance by the dialogue's labels."""
+    wanted = standing(dialogue.actions)
+    found = standing(performance.actions)
+    answers, gaps_s = _answers(dialogue, performance.speech)
+    yielded, stops_s = _yields(dialogue, performance.speech)
+    matched = _matched(wanted, found)
+    return Score(
+        missing=(Counter(wanted.values()) - Counter(found.values())).total(),
+        extra=(Counter(found.values()) - Counter(wanted.values())).total(),
+        need_s=tuple(right_s - need_s for need_s, right_s in matched),
+        answered=answers,
+        gaps_s=gaps_s,
+        yielded=yielded,
+        stops_s=stops_s,
+        kept=_keeps(dialogue, performance.speech),
+        take_overs=_take_overs(dialogue, performance.speech),
+    )
+
+
+def standing(actions: Sequence[Action]) -> dict[float, str]:
+    """The calls and hand-offs that stand at the end, by when they were made: tool, arguments and
+    whether it was confirmed, as text."""
+    calls: dict[int, tuple[float, str, bool]] = {}
+    others: dict[float, str] = {}
+    for action in actions:
+        what = f"{action.tool} {json.dumps(dict(action.arguments), sort_keys=True)}"
+        if action.kind == "handoff":
+            others[action.time_s] = what
+        elif action.kind in ("call", "revise"):
+            calls.pop(action.revises, None)
+            calls[action.number] = (action.time_s, what, False)
+        elif action.kind == "cancel":
+            calls.pop(action.number, None)
+        elif action.kind == "confirm" and action.number in calls:
+            time_s, said, _ = calls[action.number]
+            calls[action.number] = (time_s, said, True)
+    made = {time_s: f"{what} {confirmed}" for time_s, what, confirmed in calls.values()}
+    return made | others
+
+
+def _matched(wanted: dict[float, str], found: dict[float, str]) -> list[tuple[float, float]]:
+    """(when it was right, when it was made) of each call that is right, first to first."""
+    pairs, left = [], sorted(found)
+    for need_s in sorted(wanted):
+        same = [time_s for time_s in left if found[time_s] == wanted[need_s]]
+        if same:
+            left.remove(same[0])
+            pairs.append((need_s, same[0]))
+    return pairs
+
+
+def _turns(dialogue: Dialogue, side: int) -> list[Spell]:
+    return [s for s in dialogue.spells if s.side == side and s.manner == "turn"]
+
+
+def _answers(
+    dialogue: Dialogue, speech: Sequence[Interval]
+) -> tuple[tuple[bool, ...], tuple[float, ...]]:
+    """Whether the agent spoke after each turn of the caller's after which it should, and when."""
+    agents, users = _turns(dialogue, AGENT), _turns(dialogue, USER)
+    answered, gaps_s = [], []
+    for number, turn in enumerate(users):
+        next_s = users[number + 1].start_s if number + 1 < len(users) else dialogue.seconds
+        right_s = [spell.start_s for spell in agents if turn.end_s <= spell.start_s < next_s]
+        if not right_s:
+            continue
+        until_s = min(next_s, max(turn.end_s, right_s[0]) + _ANSWER_S)
+        begins = [start_s for start_s, _ in speech if turn.end_s - _TOUCH_S <= start_s < until_s]
+        answered.append(bool(begins))
+        gaps_s += [begins[0] - turn.end_s] if begins else []
+    return tuple(answered), tuple(gaps_s)
+
+
+def _yields(
+    dialogue: Dialogue, speech: Sequence[Interval]
+) -> tuple[tuple[bool, ...], tuple[float, ...]]:
+    """Whether the agent fell silent when the caller took the floor from it, and how soon.
+
+    Where it was silent by then, or had all but ended, there was nothing to yield.
+    """
+    yielded, stops_s = [], []
+    for turn in _turns(dialogue, USER):
+        during = [(a, b) for a, b in speech if a < turn.start_s < b]
+        for _, end_s in during:
+            yielded.append(end_s - turn.start_s <= _YIELD_S)
+            stops_s.append(end_s - turn.start_s)
+    return tuple(yielded), tuple(stops_s)
+
+
+def _keeps(dialogue: Dialogue, speech: Sequence[Interval]) -> tuple[bool, ...]:
+    """Whether the agent went on talking through each aside."""
+    kept = []
+    for aside in dialogue.spells:
+        if aside.side != USER or aside.manner == "turn":
+            continue
+        spoken = [s for s in _turns(dialogue, AGENT) if s.start_s < aside.start_s < s.end_s]
+        for spell in spoken:
+            until_s = min(aside.start_s + _KEPT_S, spell.end_s)
+            kept.append(any(a <= aside.start_s and b >= until_s for a, b in speech))
+    return tuple(kept)
+
+
+def _take_overs(dialogue: Dialogue, speech: Sequence[Interval]) -> int:
+    """How often the agent began a turn while the caller was in his own."""
+    return sum(
+        1
+        for start_s, end_s in speech
+        for turn in _turns(dialogue, USER)
+        if turn.start_s + _TOUCH_S < start_s < turn.end_s - _TOUCH_S and end_s - start_s > _ASIDE_S
+    )
