@@ -28,6 +28,8 @@ from data.voices.store import is_made, phrase_path, save
 from data.voices.utterance import Utterance, Word
 from model.checkpoint import load_codec
 from model.codec import encode_file
+from model.tokens import IDLE, serialize, train_tokenizer
+from train.dialogue_data import DialogueData, DialogueDataConfig
 
 CORPUS = DialogueCorpus(
     domain="front_desk",
@@ -129,6 +131,27 @@ def test_a_row_is_what_was_said(made: Path) -> None:
         assert np.abs(latents - row["user_latents"]).max() < 0.02
         assert json.loads(row["script"])["split"] == "train"
         assert "flite" in row["licence"]
+
+
+def test_training_gets_every_call_of_the_shards_to_learn(made: Path, tmp_path: Path) -> None:
+    shards: list[Any] = [str(path) for path in sorted(made.glob("*.parquet"))]
+    rows: list[Any] = list(datasets.Dataset.from_parquet(shards).select_columns(["actions"]))
+    actions = [action for row in rows for action in row["actions"]]
+    calls = [
+        serialize(a["kind"], a["number"], a["tool"], json.loads(a["arguments"]))
+        for a in actions
+        if a["kind"] != "result"
+    ]
+    tokenizer = train_tokenizer(calls, 512)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    data = DialogueData(DialogueDataConfig(made, tmp_path / "tokenizer.json", 4096, 1))
+    data.setup("fit")
+    learned = ""
+    for batch in data.loader(epoch=0, rank=0, ranks=1):
+        is_action = batch.learn_action & (batch.action != tokenizer.id_of(IDLE))
+        learned += tokenizer.decode(batch.action[is_action].tolist())
+    assert sorted(f"{call} <end>" for call in learned.split(" <end>")[:-1]) == sorted(calls)
+    assert len(calls) > 5
 
 
 def test_nodes_share_the_shards(made: Path, tmp_path: Path) -> None:
