@@ -164,6 +164,12 @@ def test_nodes_share_the_shards(made: Path, tmp_path: Path) -> None:
         synthesize_dialogues(CORPUS, tmp_path, 1, node=2, nodes=2)
 
 
+def test_other_ways_to_map_shards_make_the_same(made: Path, tmp_path: Path) -> None:
+    numbers = datasets.Dataset.from_dict({"shard": [0, 1, 2]})
+    numbers.map(lambda row: make_shard(CORPUS, str(tmp_path), row["shard"]), num_proc=2)
+    assert hashes(tmp_path) == hashes(made)
+
+
 def test_a_folder_takes_no_shards_of_another_corpus(made: Path) -> None:
     before = hashes(made)
     with pytest.raises(SystemExit, match=r"holds another corpus: seed differ"):

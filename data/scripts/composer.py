@@ -70,9 +70,9 @@ class Composer:
         choices = of_split(found, self.split) if side == "user" else list(found)
         return turn_of(self.domain, self.rng.choice(choices), self.role.__getitem__)
 
-    def say(self, side: Side, turn: Turn, over: float | None = None) -> None:
-        """Adds a turn."""
-        self.steps.append(Said(side, turn, over))
+    def say(self, side: Side, turn: Turn) -> None:
+        """Adds a turn after all others."""
+        self.steps.append(Said(side, turn))
 
     def play(self, scene: Scene) -> None:
         """Adds a scene's steps."""

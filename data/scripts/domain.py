@@ -18,7 +18,7 @@ _TALK = Path(__file__).with_name("talk.yaml")
 _TEST_PHRASINGS = 0.2  # share of them
 _CONVENTIONAL_WORDS = 4  # of fewer words ("yes", "thank you") nobody has a phrasing of his own
 HANDOFF = "handoff"  # the tool that gives the call to a human: an action of its own kind
-SCHEMA_KEYS = (
+_KEYS = (
     "name", "slots", "role", "tools", "requests", "partials", "mentions", "ask", "answer", "talk",
     "replies",
 )  # fmt: skip
@@ -182,7 +182,7 @@ def load_domain(name: str) -> Domain:
     if name not in known:
         raise ValueError(f"domain {name!r}: must be one of {known}")
     read = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())
-    if missing := {*SCHEMA_KEYS} - {*read}:
+    if missing := {*_KEYS} - {*read}:
         raise ValueError(f"data/domains/{name}.yaml lacks {sorted(missing)}")
     return Domain(
         name=read["name"],
