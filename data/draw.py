@@ -74,8 +74,10 @@ def _draw_line(axis: Axes, dialogue: Dialogue, start_s: float) -> None:
             span = [(spell.start_s, spell.end_s - spell.start_s)]
             axis.broken_barh(span, (-2.3, 0.12), color=_ASIDE)
     shown = [action for action in dialogue.actions if start_s <= action.time_s < end_s]
-    for number, action in enumerate(shown):
-        _draw_action(axis, action, number % 2, action.time_s > end_s - 0.15 * _LINE_S)
+    for is_given in (False, True):
+        lane = [action for action in shown if (action.kind == "result") == is_given]
+        for number, action in enumerate(lane):
+            _draw_action(axis, action, number % 2, action.time_s > end_s - 0.15 * _LINE_S)
 
 
 def _draw_wave(axis: Axes, dialogue: Dialogue, side: int, start_s: float) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.augment import coloured_noise, reverberate, telephone
+from data.augment import reverberate, telephone
 from data.dialogue import USER, Dialogue
+from data.sounds import room_noise
 from data.voices.utterance import SAMPLE_RATE_HZ
 from model.codec import FRAME_SIZE
 
@@ -73,7 +74,7 @@ def over_line(dialogue: Dialogue, line: Line, rng: np.random.Generator) -> Dialo
         user = user + echo * np.float32(10 ** (line.echo_db / 20))
     if line.noise_db is not None:
         loudness = _loudness(dialogue) * 10 ** (-line.noise_db / 20)
-        user = user + coloured_noise(len(user), rng) * np.float32(loudness)
+        user = user + room_noise(len(user), rng) * np.float32(loudness)
     if line.is_telephone:
         user = telephone(user)
     audio = np.stack([agent, user.clip(-1, 1)]).astype(np.float32)  # as AGENT and USER number them

@@ -1,6 +1,7 @@
-"""What else is heard in a call: coughs and hold music. Mono float32 [T] at 24 kHz."""
+"""What else is heard in a call: coughs, hold music, a room. Mono float32 [T] at 24 kHz."""
 
 import numpy as np
+from scipy.fft import next_fast_len
 from scipy.signal import butter, sosfilt
 
 from data.augment import Audio
@@ -10,6 +11,8 @@ from data.voices.utterance import SAMPLE_RATE_HZ
 
 _COUGH_HZ = (250.0, 3_500.0)
 _MUSIC_S = (8.0, 20.0)
+_FLAT_BELOW_HZ = 100.0
+_FALLS_BY = (0.5, 1.0)  # powers of the frequency: pink (3 dB an octave) to brown (6 dB)
 _LOUDNESS = 0.05  # of music, root mean square
 
 
@@ -25,6 +28,16 @@ def cough(rng: np.random.Generator) -> Audio:
         bursts += [burst, np.zeros(int(rng.uniform(0.05, 0.2) * SAMPLE_RATE_HZ))]
     sound = np.concatenate(bursts)
     return (sound * rng.uniform(0.15, 0.4) / np.abs(sound).max()).astype(np.float32)
+
+
+def room_noise(samples: int, rng: np.random.Generator) -> Audio:
+    """Steady noise of unit power, as of rooms, streets and cars: most of it is low."""
+    length: int = next_fast_len(samples, real=True)  # pyright: ignore[reportAssignmentType]
+    spectrum = np.fft.rfft(rng.standard_normal(length))
+    hz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE_HZ)
+    spectrum /= np.maximum(hz, _FLAT_BELOW_HZ) ** rng.uniform(*_FALLS_BY)
+    noise = np.fft.irfft(spectrum, length)[:samples]
+    return (noise / (noise.std() + 1e-9)).astype(np.float32)
 
 
 def music(split: Split, rng: np.random.Generator) -> Audio:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import hydra
 import numpy as np
-from datasets import load_dataset
+from datasets import IterableDataset
 from omegaconf import DictConfig
 
 from data.dialogue import AGENT, FRAME_S, USER
@@ -25,7 +25,7 @@ from data.gaps import draw_gaps, gap_figures, gap_table
 from data.report import Begun, Figure, check_out, grid, write_report
 from data.turn_taking import Stretch, left_s, speech_s, stretches, turns_of
 
-_COLUMNS = "frames source agent_words user_words agent_turns floor actions script".split()
+_COLUMNS: Any = "frames source agent_words user_words agent_turns floor actions script".split()
 _AHEAD_S = 0.4  # of the caller's turn that is left: an early call
 _KINDS = ("call", "revise", "cancel", "confirm", "handoff", "result")
 # How data.perform names who speaks.
@@ -65,12 +65,11 @@ def _snake(name: str) -> str:
 
 def read_talks(folder: Path) -> list[Talk]:
     """Every dialogue of a folder's shards. Raises FileNotFoundError where it holds none."""
-    shards = sorted(str(path) for path in folder.glob("*.parquet"))
+    shards: list[Any] = sorted(str(path) for path in folder.glob("*.parquet"))
     if not shards:
         raise FileNotFoundError(f"no *.parquet in {folder}: name a folder of shards")
-    rows = load_dataset(
-        "parquet", data_files=shards, split="train", columns=_COLUMNS, streaming=True
-    )
+    # Not load_dataset: it reports each use to Hugging Face, and waits where it cannot.
+    rows = IterableDataset.from_parquet(shards, columns=_COLUMNS)
     return [_talk(row) for row in rows]
 
 

@@ -16,7 +16,9 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import soundfile
 import torch
+from matplotlib import pyplot as plt
 
 from data.corpus import RESERVED_VOICES
 from data.dialogue import AGENT, USER
@@ -215,3 +217,17 @@ def test_what_was_read_once_is_never_written_again() -> None:
 def test_a_corpus_out_of_bounds_is_refused(change: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         dataclasses.replace(CORPUS, **change)
+
+
+def test_our_own_dialogues_are_drawn_and_heard(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "data.inspect", "experiment=front_desk", "count=1"]
+    command += [f"out={tmp_path}", "seed=3", "corpus.domain=library"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    audio, rate_hz = soundfile.read(tmp_path / "001-library-3-00000-000.wav", dtype="float32")
+    assert rate_hz == 24_000
+    assert audio.shape[1] == 2
+    assert np.square(audio).mean(0).min() > 1e-5, "both sides are heard"
+    picture = plt.imread(tmp_path / "001-library-3-00000-000.png")
+    assert picture.shape[1] > 1000
+    assert picture[..., :3].std() > 0.05
