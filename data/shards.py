@@ -12,7 +12,8 @@ from datasets import Array2D, Dataset, Features, Value, disable_progress_bars
 from data.dialogue import AGENT, USER, Dialogue
 from model.codec import Codec, CodecFrame, encode_file
 
-_ENCODED_TOGETHER = 8  # dialogues, of like length
+_ENCODED_TOGETHER = 8  # dialogues at most, of like length
+_ENCODED_TOGETHER_S = 1200.0  # and so much of them: recordings may be long
 _WORDS = [{"text": Value("string"), "start_s": Value("float64"), "end_s": Value("float64")}]
 
 
@@ -58,6 +59,11 @@ def features(num_codebooks: int, latent_dim: int = 0) -> Features:
     return Features(columns)
 
 
+def shard_path(folder: Path, shard: int) -> Path:
+    """Where a shard is or will be."""
+    return folder / f"shard-{shard:05}.parquet"
+
+
 def rows(dialogues: Sequence[Dialogue], codec: Codec, with_latents: bool) -> Iterator[dict]:
     """Dialogues as rows of a shard, in their order.
 
@@ -66,8 +72,10 @@ def rows(dialogues: Sequence[Dialogue], codec: Codec, with_latents: bool) -> Ite
     """
     by_length = sorted(range(len(dialogues)), key=lambda number: dialogues[number].frames)
     encoded: dict[int, CodecFrame] = {}
-    for first in range(0, len(by_length), _ENCODED_TOGETHER):
-        numbers = by_length[first : first + _ENCODED_TOGETHER]
+    while by_length:
+        longest_s = dialogues[by_length[-1]].seconds
+        count = min(_ENCODED_TOGETHER, max(1, int(_ENCODED_TOGETHER_S / longest_s)))
+        numbers, by_length = by_length[-count:], by_length[:-count]
         frames = _encoded([dialogues[number] for number in numbers], codec)
         encoded |= dict(zip(numbers, frames, strict=True))
     for number, dialogue in enumerate(dialogues):

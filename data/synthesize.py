@@ -23,7 +23,7 @@ from tqdm import tqdm
 from data.corpus import CorpusConfig, Line, plan
 from data.dialogue import Dialogue
 from data.dialogue_corpus import DialogueCorpus
-from data.shards import write_shard
+from data.shards import shard_path, write_shard
 from data.voices import say
 from data.voices.store import is_made, phrase_path
 from model.checkpoint import load_codec
@@ -48,11 +48,6 @@ def make_shard(config: DialogueCorpus, folder: str, shard: int) -> None:
     while sum(dialogue.seconds for dialogue in dialogues) < config.shard_minutes * 60:
         dialogues.append(config.dialogue(shard, len(dialogues)))
     write_shard(shard_path(Path(folder), shard), dialogues, load_codec(), config.with_latents)
-
-
-def shard_path(folder: Path, shard: int) -> Path:
-    """Where a shard is or will be."""
-    return folder / f"shard-{shard:05}.parquet"
 
 
 def synthesize_dialogues(

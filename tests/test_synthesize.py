@@ -24,8 +24,8 @@ from data.corpus import RESERVED_VOICES
 from data.dialogue import AGENT, USER
 from data.dialogue_corpus import DialogueCorpus
 from data.line import LineShares
-from data.shards import features
-from data.synthesize import make_shard, shard_path, synthesize_dialogues
+from data.shards import features, shard_path
+from data.synthesize import make_shard, synthesize_dialogues
 from data.voices.store import is_made, phrase_path, save
 from data.voices.utterance import Utterance, Word
 from model.checkpoint import load_codec
