@@ -3,7 +3,6 @@
 import dataclasses
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from data.scripts.disfluency import (
     correction,
@@ -14,6 +13,7 @@ from data.scripts.disfluency import (
     with_restart,
 )
 from data.scripts.domain import HANDOFF, Domain, Phrasings, Tool, of_split
+from data.scripts.open_call import OpenCall, result_of
 from data.scripts.scene import Scene, Step, names_value
 from data.scripts.script import Did, Heard, Manner, Ran, Said, Side, Silence
 from data.scripts.script import Step as ScriptStep
@@ -34,18 +34,6 @@ _LATENCY_S = {"ok": (0.2, 3.0), "timeout": (4.0, 6.0)}
 _OVER = (0.25, 0.7)
 
 
-@dataclass
-class _Open:
-    """A call that has been made in a scene, and how far it has come."""
-
-    asked: Asked
-    call: Call
-    result: Mapping[str, str] | None = None
-    is_told: bool = False
-    is_confirmed: bool = False
-    superseded: list[Call] = field(default_factory=list)
-
-
 class Composer:
     """Plays scenes of one script, and keeps what the next ones need to know."""
 
@@ -59,7 +47,7 @@ class Composer:
         self.role = {slot: domain.slots[slot].say(value, rng) for slot, value in role.items()}
         self.steps: list[ScriptStep] = []
         self.numbers = 0
-        self.open: list[_Open] = []
+        self.open: list[OpenCall] = []
         self.asked: list[Asked] = []
         self.is_waited_for = False
         self.scene = Scene("none", 0, ())
@@ -170,7 +158,7 @@ class Composer:
             return self._handed_off(turn, asked.arguments, needs, after)
         self.numbers += 1
         call = Call("call", self.numbers, asked.tool.name, asked.arguments, needs, after)
-        self.open.append(_Open(asked, call))
+        self.open.append(OpenCall(asked, call))
         return dataclasses.replace(turn, calls=(call,))
 
     def _handed_off(
@@ -212,7 +200,7 @@ class Composer:
         self.numbers += 1
         turn = correction(self.domain, last.call, right, argument, self.numbers, self.rng)
         asked = last.asked._replace(arguments=right)
-        self.open[-1] = _Open(asked, turn.calls[0])
+        self.open[-1] = OpenCall(asked, turn.calls[0])
         self.is_waited_for = False
         return turn
 
@@ -250,7 +238,7 @@ class Composer:
         if part == "reply":
             return self._reply()
         if part == "confirm":
-            return self._confirm(self.open[-1])
+            return self.open[-1].confirmation(self.domain, self.rng)
         if part == "error":
             result = self.open[-1].result or {}
             self.open[-1].is_told = True
@@ -264,24 +252,8 @@ class Composer:
             if one.result is None or one.is_told:
                 continue
             one.is_told = True
-            reply = self.domain.replies[one.call.tool]
-            spoken = self._spoken(one.asked.tool, one.call.arguments)
-            for name, slot in reply.results.items():
-                said = self.domain.slots[slot.format(**one.call.arguments)]
-                spoken[name] = said.say(one.result[name], self.rng)
-            phrasing = self.rng.choice(list(reply.say))
-            turn = joined_sentences(turn, turn_of(self.domain, phrasing, spoken.__getitem__))
+            turn = joined_sentences(turn, one.reply(self.domain, self.rng))
         return turn
-
-    def _spoken(self, tool: Tool, arguments: Mapping[str, str]) -> dict[str, str]:
-        """How the agent says each argument."""
-        slots = self.domain.slots
-        return {a: slots[tool.slots[a]].say(value, self.rng) for a, value in arguments.items()}
-
-    def _confirm(self, one: _Open) -> Turn:
-        phrasing = self.rng.choice(list(self.domain.replies[one.call.tool].confirm))
-        spoken = self._spoken(one.asked.tool, one.call.arguments)
-        return turn_of(self.domain, phrasing, spoken.__getitem__)
 
     def _run(self, step: Step) -> None:
         (outcome,) = step.parts
@@ -298,11 +270,11 @@ class Composer:
             wait = None if self.is_waited_for else self.talk("wait", "agent")
             one.result = self._ran(one.call, outcome, wait)
 
-    def _confirmed(self, one: _Open) -> None:
+    def _confirmed(self, one: OpenCall) -> None:
         """The agent asks and the caller says yes, unless the agent has just asked."""
         last = self.steps[-1]
         if not (isinstance(last, Said) and last.side == "agent" and last.takes_floor):
-            self.say("agent", self._confirm(one))
+            self.say("agent", one.confirmation(self.domain, self.rng))
         turn = self.talk("yes", "user")
         last_word = len(turn.pieces) - 1
         confirm = Call("confirm", one.call.number, one.call.tool, {}, {}, last_word)
@@ -310,12 +282,7 @@ class Composer:
         one.is_confirmed = True
 
     def _ran(self, call: Call, outcome: str, wait: Turn | None) -> dict[str, str]:
-        reply = self.domain.replies[call.tool]
-        fields = {
-            name: self.domain.slots[slot.format(**call.arguments)].draw(self.rng)
-            for name, slot in reply.results.items()
-        }
-        result = {**call.arguments, **(fields if outcome == "ok" else {"error": outcome})}
+        result = result_of(self.domain, call, outcome, self.rng)
         latency_s = round(self.rng.uniform(*_LATENCY_S.get(outcome, _LATENCY_S["ok"])), 3)
         self.steps.append(Ran(call.number, call.tool, latency_s, result, wait))
         return result
