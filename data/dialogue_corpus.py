@@ -23,8 +23,8 @@ class DialogueCorpus:
     """What `python -m data.synthesize` makes of a domain.
 
     `user_voices` are weights; `user_speeds` the range in which a caller's voice is played slower or
-    faster. A dialogue has 1 to `most_scenes` scenes. Raises ValueError where a held-out or reserved
-    voice is among those that train.
+    faster. A dialogue has 1 to `most_scenes` scenes. Raises ValueError where there is no such
+    domain, or where a held-out or reserved voice is among those that train.
     """
 
     domain: str
@@ -41,6 +41,7 @@ class DialogueCorpus:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        load_domain(self.domain)
         check_voices({*self.agent_voices, *self.user_voices}, self.heldout_voices)
         if len(self.user_voices) < 2:
             raise ValueError(f"user_voices {sorted(self.user_voices)}: must be two at least")

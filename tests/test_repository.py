@@ -137,6 +137,19 @@ def _target_of(node: DictConfig) -> Any:
         return get_method(node["_target_"])
 
 
+def test_an_experiment_that_makes_data_is_not_trained(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "train.run",
+        "experiment=front_desk",
+        f"hydra.run.dir={tmp_path}",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "experiment=front_desk makes data: it has nothing to train" in done.stderr
+
+
 # Voices
 
 

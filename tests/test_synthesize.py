@@ -212,6 +212,7 @@ def test_what_was_read_once_is_never_written_again() -> None:
         ({"agent_voices": (sorted(RESERVED_VOICES)[0],)}, "reserved voices"),
         ({"user_voices": {"flite:rms": 1}}, "must be two at least"),
         ({"hours": 0}, "hours 0: must be more than 0"),
+        ({"domain": "bakery"}, "domain 'bakery': must be one of"),
     ],
 )
 def test_a_corpus_out_of_bounds_is_refused(change: dict, says: str) -> None:

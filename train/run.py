@@ -15,6 +15,8 @@ NEWEST = "last.ckpt"
 @hydra.main(version_base=None, config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Hydra entry point: composes module, data, loggers and callbacks, and fits."""
+    if "module" not in cfg:
+        raise SystemExit(f"experiment={cfg.experiment_name} makes data: it has nothing to train")
     folder = Path("runs") / cfg.experiment_name
     newest = folder / "checkpoints" / NEWEST
     if newest.exists() and not cfg.resume:
