@@ -104,7 +104,7 @@ def left_s(turns: Sequence[Stretch], time_s: float) -> float:
         for turn in turns
         if turn.side == USER and turn.start_s <= time_s <= turn.end_s + _SLACK_S
     ]
-    return max(0.0, *going_on, 0.0)
+    return max([0.0, *going_on])
 
 
 def speech_s(found: Sequence[Stretch]) -> tuple[float, float]:

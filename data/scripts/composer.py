@@ -155,18 +155,12 @@ class Composer:
         needs = last_words(turn, asked.tool, list(named))
         after = max(needs.values(), default=len(turn.pieces) - 1)
         if asked.tool.name == HANDOFF:
-            return self._handed_off(turn, asked.arguments, needs, after)
+            handoff = Call("handoff", 0, HANDOFF, asked.arguments, needs, after)
+            return dataclasses.replace(turn, calls=(handoff,))
         self.numbers += 1
         call = Call("call", self.numbers, asked.tool.name, asked.arguments, needs, after)
         self.open.append(OpenCall(asked, call))
         return dataclasses.replace(turn, calls=(call,))
-
-    def _handed_off(
-        self, turn: Turn, arguments: Mapping[str, str], needs: Mapping[str, int], after: int
-    ) -> Turn:
-        return dataclasses.replace(
-            turn, calls=(Call("handoff", 0, HANDOFF, arguments, needs, after),)
-        )
 
     def _changed(self, turn: Turn, change: str) -> Turn:
         if change == "filler":

@@ -161,6 +161,7 @@ class Domain:
         return {part.slot for phrasing in self.role for part in phrasing if part.slot}
 
 
+@functools.cache  # asked of every phrasing, for every script
 def phrasing_split(phrasing: Phrasing) -> Split:
     """The split that may use a phrasing, whatever the values in it."""
     return split_of(skeleton(phrasing), _TEST_PHRASINGS)
