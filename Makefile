@@ -6,11 +6,12 @@ CHECKPOINT ?= model/checkpoints/codec
 BIN := .venv/bin
 STAMP := .venv/.duologue-setup
 SETUP_INPUTS := pyproject.toml constraints.txt requirements-no-deps.txt
-EXTRAS := voices,codecs,ingest,evaluation,dev
+PARITY := .venv-parity
+EXTRAS := voices,codecs,ingest,scale,evaluation,dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup apt demo test lint format bench voices
+.PHONY: help setup apt demo test lint format bench voices parity
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -37,6 +38,10 @@ bench: setup ## score the codec: make bench OUT=report.json
 
 voices: setup ## fetch Kokoro and Whisper into the cache (to make data; tests don't need it)
 	$(BIN)/python -m data.fetch_voices
+
+parity: setup $(PARITY)/.duologue-setup ## compare Moshi-family models with the package moshi, afresh
+	NO_TORCH_COMPILE=1 $(PARITY)/bin/python tests/moshi_reference.py $(PARITY)/moshi_values
+	MOSHI_REFERENCE=$(PARITY)/moshi_values $(BIN)/python -m pytest tests/test_moshi_parity.py
 
 # Installs the packages of apt-packages.txt that are not installed; asks dpkg each time, it is fast.
 apt:
@@ -69,4 +74,10 @@ $(STAMP): $(SETUP_INPUTS) | apt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps -r requirements-no-deps.txt
+	@touch $@
+
+$(PARITY)/.duologue-setup: requirements-parity.txt constraints.txt
+	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install -q -c constraints.txt torch
+	$(PARITY)/bin/python -m pip install -q --no-deps -r requirements-parity.txt
 	@touch $@

@@ -5,6 +5,8 @@ not rounded to the model's precision. Grouped queries as in arXiv 2305.13245.
 """
 
 import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +17,18 @@ from model.streaming import State
 
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig:
-    """Sizes of one attention; a step sees itself and the `window - 1` steps before it."""
+    """Sizes of one attention.
+
+    A step sees the first `pinned` steps of its row and, of those after them, itself and the
+    `window - 1` before it.
+    """
 
     dim: int
     heads: int
     kv_heads: int
     window: int
     rope_period: float = 10_000.0
+    pinned: int = 0
 
     def __post_init__(self) -> None:
         assert self.heads > 0, f"heads {self.heads} must be positive"
@@ -35,24 +42,50 @@ class AttentionConfig:
         )
         assert self.window > 0, f"window {self.window} must be positive"
         assert self.rope_period > 1, f"rope_period {self.rope_period} must be above 1"
+        assert self.pinned >= 0, f"pinned {self.pinned} must be at least 0"
 
     @property
     def head_dim(self) -> int:
         """Channels of one head."""
         return self.dim // self.heads
 
+    @property
+    def reach(self) -> int:
+        """How many steps one can see; in a sequence no longer than this, all before it."""
+        return self.pinned + self.window
+
 
 @dataclasses.dataclass
 class AttentionState(State):
-    """The last `window` steps of each row: position p lies in slot p % window.
+    """The steps that each row can still see: the pinned ones, then a ring of `window` slots.
 
-    `keys` (rotated) and `values` [B, window, kv_heads, head_dim]; `position` int64 [B], the number
-    of steps that a row has had.
+    `keys` (rotated) and `values` [B, pinned + window, kv_heads, head_dim]; `position` int64 [B],
+    the number of steps that a row has had.
     """
 
     keys: Tensor
     values: Tensor
     position: Tensor
+
+
+class Packing(NamedTuple):
+    """Where the steps of packed sequences stand: `position` int64 [B, T] in each one's own count,
+    `visible` bool [B, T, T] (row sees column)."""
+
+    position: Tensor
+    visible: Tensor
+
+
+def packing_of(segment: Tensor, config: AttentionConfig) -> Packing:
+    """Of sequences one behind the other, numbered by `segment` int64 [B, T] (0: padding).
+
+    A step sees those of its own sequence as if that stood alone.
+    """
+    index = torch.arange(segment.shape[1], device=segment.device)  # [T]
+    is_first = F.pad(segment[:, 1:] != segment[:, :-1], (1, 0), value=True)
+    position = index - torch.where(is_first, index, 0).cummax(dim=1).values  # [B, T]
+    same = segment[:, :, None] == segment[:, None]
+    return Packing(position, same & visible_from(position, position, config))
 
 
 def rotate(x: Tensor, position: Tensor, period: float) -> Tensor:
@@ -69,47 +102,77 @@ def rotate(x: Tensor, position: Tensor, period: float) -> Tensor:
     return turned.flatten(-2).to(x.dtype)
 
 
-def _ring_position(newest: Tensor, window: int) -> Tensor:
-    """Which position each slot holds once `newest` [B, 1] is in the ring: int64 [B, window].
+def visible_from(position: Tensor, seen: Tensor, config: AttentionConfig) -> Tensor:
+    """Whether the step at position [B, T] sees that at `seen` [B, S] (negative: none) [B, T, S]."""
+    age = position[:, :, None] - seen[:, None]
+    is_near = (age < config.window) | (seen < config.pinned)[:, None]
+    return (seen >= 0)[:, None] & (age >= 0) & is_near
+
+
+def _slot(position: Tensor, config: AttentionConfig) -> Tensor:
+    """Where in the state a position [...] lies."""
+    in_ring = config.pinned + (position - config.pinned) % config.window
+    return torch.where(position < config.pinned, position, in_ring)
+
+
+def _held(newest: Tensor, config: AttentionConfig) -> Tensor:
+    """Which position each slot holds once `newest` [B, 1] is in: int64 [B, pinned + window].
 
     Negative where nothing has been written yet.
     """
-    return newest - (newest - torch.arange(window, device=newest.device)) % window
+    slot = torch.arange(config.reach, device=newest.device)
+    in_ring = newest - (newest - slot) % config.window
+    in_ring = torch.where(in_ring < config.pinned, -1, in_ring)
+    return torch.where(slot < config.pinned, torch.where(slot <= newest, slot, -1), in_ring)
 
 
-def _write(ring: Tensor, new: Tensor, position: Tensor, active: Tensor | None) -> None:
-    """Puts new [B, T, ...] at position [B, T] into the ring [B, window, ...] of the active rows."""
-    window = ring.shape[1]
-    new, slot = new[:, -window:].detach().to(ring.dtype), position[:, -window:] % window
-    row = torch.arange(ring.shape[0], device=ring.device)[:, None]
+def _write(held: Tensor, new: Tensor, slot: Tensor, active: Tensor | None) -> None:
+    """Puts new [B, T, ...] into slots [B, T] of what the active rows hold [B, slots, ...]."""
+    row = torch.arange(held.shape[0], device=held.device)[:, None]
+    new = new.detach().to(held.dtype)
     if active is not None:
-        new = torch.where(active[:, None, None, None], new, ring[row, slot])
-    ring[row, slot] = new
+        new = torch.where(active[:, None, None, None], new, held[row, slot])
+    held[row, slot] = new
 
 
-def _remember(
-    key: Tensor, value: Tensor, position: Tensor, state: AttentionState, active: Tensor | None
+def remember(
+    key: Tensor,
+    value: Tensor,
+    position: Tensor,
+    config: AttentionConfig,
+    state: AttentionState,
+    active: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keys, values [B, S, kv_heads, head_dim] and positions [B, S] of the past and of this chunk.
 
-    A single step takes the slot of the one step that it can no longer see, so the ring itself is
-    what it attends to; a longer chunk is put behind a copy of the ring.
+    A single step takes the slot of the one step that it can no longer see, so what is held is what
+    it attends to; a longer chunk is put behind a copy of it.
     """
-    window = state.keys.shape[1]
     if key.shape[1] == 1:
-        keys, values, seen = state.keys, state.values, _ring_position(position, window)
+        keys, values, seen = state.keys, state.values, _held(position, config)
     else:
-        keys = torch.cat([state.keys.to(key.dtype), key], dim=1)  # [B, window + T, kv_heads, D]
+        keys = torch.cat([state.keys.to(key.dtype), key], dim=1)  # [B, reach + T, kv_heads, D]
         values = torch.cat([state.values.to(value.dtype), value], dim=1)
-        seen = torch.cat([_ring_position(position[:, :1] - 1, window), position], dim=1)
-    _write(state.keys, key, position, active)
-    _write(state.values, value, position, active)
+        seen = torch.cat([_held(position[:, :1] - 1, config), position], dim=1)
+    for part in _unique_slots(position, config):
+        _write(state.keys, key[:, part], _slot(position[:, part], config), active)
+        _write(state.values, value[:, part], _slot(position[:, part], config), active)
     state.position += key.shape[1] if active is None else key.shape[1] * active
     return keys.to(key.dtype), values.to(value.dtype), seen
 
 
+def _unique_slots(position: Tensor, config: AttentionConfig) -> Iterator[slice]:
+    """The chunk's steps in parts that write no slot twice; all but the last may be pinned ones."""
+    for start in range(0, position.shape[1], config.window):
+        yield slice(start, start + config.window)
+
+
 class SlidingWindowAttention(nn.Module):
-    """Causal self-attention over the last `window` steps: [B, T, dim] -> [B, T, dim], any T."""
+    """Causal self-attention over the last `window` steps: [B, T, dim] -> [B, T, dim], any T.
+
+    Pinned steps are never further away than they are for the last step that sees all before it:
+    hours into a call the distances are those of training.
+    """
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
@@ -121,31 +184,59 @@ class SlidingWindowAttention(nn.Module):
     def init_state(self, batch: int) -> AttentionState:
         """A fresh state for `batch` rows."""
         config, weight = self.config, self.input.weight
-        shape = (batch, config.window, config.kv_heads, config.head_dim)
+        shape = (batch, config.reach, config.kv_heads, config.head_dim)
         position = weight.new_zeros(batch, dtype=torch.int64)
         return AttentionState(weight.new_zeros(shape), weight.new_zeros(shape), position)
 
     def forward(
-        self, x: Tensor, state: AttentionState | None = None, active: Tensor | None = None
+        self,
+        x: Tensor,
+        state: AttentionState | None = None,
+        active: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         config = self.config
         position = torch.arange(x.shape[1], device=x.device)[None]  # [1, T]
+        if packing is not None:
+            position = packing.position
         if state is not None:
             position = position + state.position[:, None]  # [B, T]
         heads = self.input(x).unflatten(2, (-1, config.head_dim))  # [B, T, heads + 2 kv, head_dim]
         query, key, value = heads.split(self.splits, dim=2)
-        query = rotate(query, position, config.rope_period)
         key = rotate(key, position, config.rope_period)
         seen = position
         if state is not None:
-            key, value, seen = _remember(key, value, position, state, active)
-        age = position[:, :, None] - seen[:, None]  # [B, T, S]
-        visible = (seen[:, None] >= 0) & (age >= 0) & (age < config.window)
+            key, value, seen = remember(key, value, position, config, state, active)
+        visible = packing.visible if packing else visible_from(position, seen, config)
+        mask = visible[:, None]  # [B, 1, T, S]
+        near = rotate(query, position, config.rope_period)
+        if config.pinned and (state is not None or x.shape[1] > config.reach):
+            mask = self._mask_with_far(query, near, key, position, seen, mask)
         y = F.scaled_dot_product_attention(
-            query.transpose(1, 2),
+            near.transpose(1, 2),
             key.transpose(1, 2),
             value.transpose(1, 2),
-            attn_mask=visible[:, None],  # [B, 1, T, S]
+            attn_mask=mask,
             enable_gqa=config.heads != config.kv_heads,
         )
         return self.output(y.transpose(1, 2).flatten(2))
+
+    def _mask_with_far(
+        self,
+        query: Tensor,
+        near: Tensor,
+        key: Tensor,
+        position: Tensor,
+        seen: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        """The mask as what to add to the scores [B, heads, T, S]: pinned keys as if they were near.
+
+        The difference between a query turned by its position and by the furthest one allowed.
+        """
+        config = self.config
+        far = rotate(query, position.clamp(max=config.reach - 1), config.rope_period)
+        moved = (far - near).unflatten(2, (config.kv_heads, -1))  # [B, T, kv, heads / kv, D]
+        change = torch.einsum("btkgd,bskd->bkgts", moved, key).flatten(1, 2) * config.head_dim**-0.5
+        change = torch.where((seen < config.pinned)[:, None, None], change, 0)
+        return change.masked_fill(~mask, -torch.inf)

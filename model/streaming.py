@@ -13,6 +13,7 @@ A state is a dataclass of preallocated tensors, zero when fresh, so `reset` is t
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,19 @@ class State:
         """Makes the rows where `mask` (bool [B]) is True fresh again."""
         for tensor in self.tensors():
             tensor[mask] = 0
+
+    def row(self, index: int) -> Self:
+        """One row as a state of its own, whose tensors are views: what is done there is done
+        here."""
+        assert dataclasses.is_dataclass(self)
+        names = (field.name for field in dataclasses.fields(self))
+        return type(self)(**{name: _row(getattr(self, name), index) for name in names})
+
+
+def _row(value: Any, index: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[index : index + 1]
+    return value.row(index) if isinstance(value, State) else tuple(_row(v, index) for v in value)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -1,15 +1,19 @@
 """The vocabulary that agent text, user text and the action channel share, and the channel's text.
 
-Byte-level BPE, one `tokenizer.json`; every digit is a token of its own. Special tokens come in by
-name only: text that happens to spell one (`<end>` in a role prompt, in a result) stays text.
+Byte-level BPE, one `tokenizer.json`; every digit is a token of its own. A word is split alike with
+and without the space in front of it (`lucy` in an argument, ` lucy` in a text), so that what is
+said can be copied into what is done, token by token. Special tokens come in by name only: text that
+happens to spell one (`<end>` in a role prompt, in a result) stays text.
 """
 
 import json
+import string
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 PAD, IDLE, END = "<pad>", "<idle>", "<end>"  # nothing is said; no action; an action's last token
 GIVEN = ("system", "tools", "result")  # what the model is given on the action channel
@@ -18,6 +22,9 @@ STYLES = ("calm", "brisk", "urgent", "hesitant")  # how what follows in the agen
 SPECIAL_TOKENS = (PAD, IDLE, END, *(f"<{name}>" for name in (*GIVEN, *MADE, *STYLES)))
 
 _BYTES = pre_tokenizers.ByteLevel.alphabet()
+_SPACE = "Ġ"  # how ByteLevel writes one
+_WORD = Regex(r" ?[\p{L}\p{M}']+| ?[^\s\p{L}\p{M}\p{N}']+|\s")  # "it's" is one
+_PIECES_SHARE = 4  # one in so many learned tokens is for words that are not in the vocabulary
 _DIGITS = " ".join(f"{number:02}" for number in range(100))  # any two beside each other
 
 
@@ -39,10 +46,30 @@ def serialize(kind: str, number: int, tool: str, arguments: Mapping[str, Any]) -
     raise ValueError(f"action {kind!r}: must be one of {(*MADE, 'result')}")
 
 
-def serialize_context(system: str, tools: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Role prompt and list of tools as given before frame 0; an empty one is left out."""
+def serialize_context(
+    system: str, tools: Sequence[Mapping[str, Any]], describe: bool = True
+) -> list[str]:
+    """Role prompt and list of tools as given before frame 0; an empty one is left out.
+
+    Tools stand as JSON, or without `describe` as their signatures alone:
+    `faq(topic=hours|address) send_message(to,priority?=normal|urgent)`.
+    """
     context = [f"<system> {system} {END}"] if system else []
-    return [*context, f"<tools> {compact_json(tools)} {END}"] if tools else context
+    if not tools:
+        return context
+    listed = compact_json(tools) if describe else " ".join(map(_signature, tools))
+    return [*context, f"<tools> {listed} {END}"]
+
+
+def _signature(tool: Mapping[str, Any]) -> str:
+    """Name and parameters of a tool; `?`: it may be left out, `=`: what it may be."""
+    schema = tool.get("parameters", {})
+    needed = schema.get("required", ())
+    parameters = [
+        name + "?" * (name not in needed) + "=" * ("enum" in of) + "|".join(of.get("enum", ()))
+        for name, of in schema.get("properties", {}).items()
+    ]
+    return f"{tool['name']}({','.join(parameters)})"
 
 
 def compact_json(value: Any) -> str:
@@ -113,27 +140,64 @@ class DialogueTokenizer:
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> DialogueTokenizer:
     """Learns a vocabulary of at most that many tokens; the same texts give the same file.
 
-    Raises ValueError where bytes and special tokens alone are more.
+    The most frequent words are a token each; others are made of pieces. Every word and piece, and
+    every letter, is there a second time with a space in front: its twin.
+    Raises ValueError where bytes, letters' twins and special tokens alone are more.
     """
-    smallest = len(_BYTES) + len(SPECIAL_TOKENS)
+    smallest = len(_BYTES) + len(string.ascii_letters) + len(SPECIAL_TOKENS)
     if vocabulary_size < smallest:
         raise ValueError(f"vocabulary_size {vocabulary_size}: must be at least {smallest}")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    room = (vocabulary_size - smallest) // 2  # for words and pieces: each has a twin
+    counts = _count_words(texts)
+    merges = _learn_merges(counts, room // _PIECES_SHARE)
+    pieces = [left + right for left, right in merges]
+    by_count = sorted(counts.keys() - {*pieces}, key=lambda word: (-counts[word], word))
+    words = [word for word in by_count if len(word) > 1][: room - len(pieces)]
+    parts = [*string.ascii_letters, *pieces]
+    vocabulary = [*SPECIAL_TOKENS, *sorted(_BYTES), *pieces, *words]
+    vocabulary += [_SPACE + token for token in (*parts, *words)]
+    # The space is joined last, so that the rest of a word is joined as without it. Whole words
+    # need no merges: `ignore_merges` looks them up.
+    merges += [(_SPACE, part) for part in parts]
+    numbers = {token: number for number, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.BPE(numbers, merges, ignore_merges=True))
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.pre_tokenizer = _split()
+    tokenizer.decoder = decoders.ByteLevel()
+    return DialogueTokenizer(tokenizer)
+
+
+def _split() -> pre_tokenizers.PreTokenizer:
+    """Text into words, each with the space before it, and digits."""
+    return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.Split(_WORD, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=_BYTES,
-        show_progress=False,
+
+
+def _count_words(texts: Iterable[str]) -> Counter[str]:
+    """How often each word comes, in ByteLevel's letters, without its space."""
+    split = _split()
+    return Counter(
+        word.removeprefix(_SPACE) for text in texts for word, _ in split.pre_tokenize_str(text)
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    return DialogueTokenizer(tokenizer)
+
+
+def _learn_merges(counts: Mapping[str, int], at_most: int) -> list[tuple[str, str]]:
+    """What BPE joins first in these words; what it makes are pieces."""
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(_BYTES) + at_most, initial_alphabet=_BYTES, show_progress=False
+    )
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # Each word as often as it comes, in an order that is always the same.
+    learner.train_from_iterator(
+        (" ".join([word] * counts[word]) for word in sorted(counts)), trainer
+    )
+    return [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]
 
 
 def load_tokenizer(path: Path | str) -> DialogueTokenizer:

@@ -1,8 +1,9 @@
 """Dialogues as batches: positions, splitting, masks, packing, streaming from shards."""
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from data.dialogue import FLOORS, FRAME_S
 from data.shards import features
@@ -25,7 +28,8 @@ from model.tokens import (
     serialize_context,
     train_tokenizer,
 )
-from train.dialogue_data import DialogueBatch, DialogueData, DialogueDataConfig, pack
+from train.dialogue_data import DialogueData, DialogueDataConfig, DialogueStream, Part
+from train.packing import DialogueBatch, pack
 from train.positions import ACTION, FRAME, PADDING, Positions, PositionsConfig, cut, positions_of
 
 CODEBOOKS, LATENT_DIM = 4, 3
@@ -219,7 +223,7 @@ def test_user_words_come_after_they_end_and_queue_up(tokenizer: DialogueTokenize
     words = [word("one", 2, 5.5), word("xyz", 5.5, 6), word("two", 6, 7), word("three", 38, 39.5)]
     row = row_of(1, 40, system="", tools="[]", user_words=words)
     text = text_of(laid_out(row, tokenizer).user_text, tokenizer)
-    assert text == {6: " one", 7: " ", 8: "x", 9: "y", 10: "z", 11: " two"}  # " three" is too late
+    assert text == {6: " one", 7: " x", 8: "y", 9: "z", 10: " two"}  # " three" is too late
 
 
 def test_agent_words_lead_by_some_frames(tokenizer: DialogueTokenizer) -> None:
@@ -228,7 +232,7 @@ def test_agent_words_lead_by_some_frames(tokenizer: DialogueTokenizer) -> None:
     config = PositionsConfig(text_lead_frames=5)
     text = text_of(laid_out(row, tokenizer, config).agent_text, tokenizer)
     assert text == {
-        0: " one", 15: " two", 17: " ", 18: "x", 19: "y", 20: "z", 21: " three",
+        0: " one", 15: " two", 17: " x", 18: "y", 19: "z", 20: " three",
     }  # fmt: skip
 
 
@@ -263,14 +267,14 @@ def test_a_turn_is_not_written_before_what_it_answers(tokenizer: DialogueTokeniz
     row = row_of(
         1, 40, [action("call", 8), action("result", 24, 1)], system="", tools="[]",
         user_words=[word("one", 2, 8.5), word("two", 26, 28)],
-        agent_words=[word("three", 10, 12), word("four", 25, 26), word("five", 29, 31)],
+        agent_words=[word("three", 10, 12), word("four", 25, 26), word("five", 29.5, 31)],
         agent_turns=[turn(10, 12), turn(25, 31)],
     )  # fmt: skip
     for seed in SEEDS:
         positions = laid_out(row, tokenizer, seed=seed)
         is_frame = positions.kind == FRAME
         text = text_of(positions.agent_text[is_frame], tokenizer)
-        assert text == {9: " three", 25: " four", 26: " five"}
+        assert text == {11: " three", 25: " four", 29: " five"}  # as far apart as they are said
         result_end = np.flatnonzero(positions.action == tokenizer.id_of(END))[-1]
         assert frame_of(positions, int(result_end)) < 25
 
@@ -387,7 +391,7 @@ def data_of(folder: Path, **changes: Any) -> DialogueData:
     config = DialogueDataConfig(
         **{
             "folder": folder, "tokenizer": folder / "tokenizer.json", "sequence_length": 300,
-            "batch_size": 2, "positions": OFTEN, "shuffle_rows": 4, **changes,
+            "batch_size": 2, "steps_per_epoch": 6, "positions": OFTEN, "shuffle_rows": 4, **changes,
         }
     )  # fmt: skip
     data = DialogueData(config)
@@ -415,12 +419,19 @@ def equal(one: Sequence[DialogueBatch], other: Sequence[DialogueBatch]) -> bool:
     return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
+def first_lap(numbers: Sequence[int]) -> list[int]:
+    """What came until something came again."""
+    again = next((n for n, number in enumerate(numbers) if number in numbers[:n]), len(numbers))
+    return list(numbers[:again])
+
+
 def test_batches_hold_what_the_rows_hold(shards: Path, tokenizer: DialogueTokenizer) -> None:
-    batches = list(data_of(shards).train_dataloader())
+    batches = list(data_of(shards, steps_per_epoch=9).train_dataloader())
+    assert len(batches) == 9
     assert batches[0].kind.shape == (2, 300)
     assert batches[0].agent_codes.shape == (2, 300, CODEBOOKS)
     assert batches[0].user_latents.shape == (2, 300, LATENT_DIM)
-    masks = {"learn_action", "learn_frame"}
+    masks = {"heard", "learn_action", "learn_frame"}
     for name, stream in batches[0]._asdict().items():
         assert stream.dtype == (
             torch.bool
@@ -430,10 +441,12 @@ def test_batches_hold_what_the_rows_hold(shards: Path, tokenizer: DialogueTokeni
             else torch.int64
         )
     found = segments(batches)
-    assert sorted(number for number, _ in found) == list(range(25))
-    assert [number for number, _ in found] != list(range(25)), "not shuffled"
+    lap = first_lap([number for number, _ in found])
+    assert sorted(lap) == list(range(25))
+    assert lap != list(range(25)), "not shuffled"
     for number, part in found:
         row, is_frame = random_row(number), part.kind == FRAME
+        assert torch.equal(part.heard, is_frame)
         assert channel(part.kind, part.action, tokenizer) == expected_channel(row, tokenizer)
         for name in ("agent_codes", "user_codes", "floor", "user_latents"):
             stream, expected = getattr(part, name), torch.tensor(np.asarray(row[name]).tolist())
@@ -442,23 +455,38 @@ def test_batches_hold_what_the_rows_hold(shards: Path, tokenizer: DialogueTokeni
 
 
 @pytest.mark.parametrize("sizes", [(7, 4, 9, 5), (9, 7, 9), (6, 2, 3, 4, 5, 5)])
-def test_two_workers_on_two_nodes_see_every_row_once(
+def test_two_workers_on_two_nodes_see_every_row_once_a_lap(
     tmp_path: Path, tokenizer: DialogueTokenizer, sizes: tuple[int, ...]
 ) -> None:
     write_shards(tmp_path, sizes)
     tokenizer.save(tmp_path / "tokenizer.json")
     data = data_of(tmp_path, workers=2)
-    seen = [
-        [number for number, _ in segments(list(data.loader(1, rank, ranks=2)))] for rank in range(2)
-    ]
-    assert min(len(numbers) for numbers in seen) > 5
-    assert sorted(seen[0] + seen[1]) == list(range(25))
+
+    class Lap(DialogueStream):
+        def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+            return (row["name"] for row in self.rows(lap=3))
+
+    seen = []
+    for rank in range(2):
+        lap = Lap(data.shards, data.tokenizer, data.config, Part(1, rank, ranks=2))
+        names = list(DataLoader(lap, batch_size=None, num_workers=2))
+        assert len(names) > 5
+        seen += names
+    assert sorted(seen) == sorted(f"row {number}" for number in range(25))
+
+
+def test_more_workers_than_shards_are_refused(tmp_path: Path, tokenizer: DialogueTokenizer) -> None:
+    write_shards(tmp_path, [5])
+    tokenizer.save(tmp_path / "tokenizer.json")
+    with pytest.raises(ValueError, match="1 shards are too few for 2 workers"):
+        list(itertools.islice(data_of(tmp_path, workers=2).loader(Part()), 2))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_same_seed_and_epoch_give_the_same_batches(shards: Path, workers: int) -> None:
     def read(epoch: int, seed: int) -> list[DialogueBatch]:
-        return list(data_of(shards, workers=workers, seed=seed).loader(epoch, 0, 1))
+        loader = data_of(shards, workers=workers, seed=seed).loader(Part(epoch))
+        return list(itertools.islice(loader, 8))
 
     first = read(1, 0)
     assert equal(first, read(1, 0))
@@ -467,22 +495,27 @@ def test_same_seed_and_epoch_give_the_same_batches(shards: Path, workers: int) -
         assert [n for n, _ in segments(other)] != [n for n, _ in segments(first)]
         parts = dict(segments(first))
         assert any(
-            not torch.equal(part.kind, parts[number].kind) for number, part in segments(other)
+            not torch.equal(part.kind, parts[number].kind)
+            for number, part in segments(other)
+            if number in parts
         ), "bursts are split as before"
 
 
 def test_splitting_does_not_depend_on_who_reads_a_row(shards: Path) -> None:
-    alone = dict(segments(list(data_of(shards).loader(1, 0, 1))))
-    shared = dict(segments(list(data_of(shards, workers=2).loader(1, 1, 2))))
+    loader = data_of(shards).loader(Part(1))
+    alone = segments(list(itertools.islice(loader, 12)))
+    lap = dict(alone[: len(first_lap([number for number, _ in alone]))])
+    loader = data_of(shards, workers=2).loader(Part(1, 1, 2))
+    shared = segments(list(itertools.islice(loader, 1)))
     assert shared
-    for number, part in shared.items():
-        assert torch.equal(part.action, alone[number].action)
+    for number, part in shared:
+        assert torch.equal(part.action, lap[number].action)
 
 
 def test_shards_without_latents(tmp_path: Path, tokenizer: DialogueTokenizer) -> None:
     write_shards(tmp_path, [3], latent_dim=0)
     tokenizer.save(tmp_path / "tokenizer.json")
-    batch = next(iter(data_of(tmp_path).train_dataloader()))
+    (batch,) = data_of(tmp_path, steps_per_epoch=1).train_dataloader()
     assert batch.user_latents.shape == (*batch.kind.shape, 0)
 
 
@@ -495,33 +528,70 @@ def test_a_dialogue_longer_than_a_sequence_is_told(
 
 
 class Listener(lightning.LightningModule):
-    """Keeps the order in which rows came, epoch by epoch."""
+    """Keeps which rows came in each step, and takes steps of no consequence."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.automatic_optimization = False
+        self.weight = torch.nn.Parameter(torch.zeros(1))
         self.seen: list[list[int]] = []
+        self.validated = 0
 
-    def on_train_epoch_start(self) -> None:
-        self.seen.append([])
+    def training_step(self, batch: DialogueBatch) -> Tensor:
+        self.seen.append([number for number, _ in segments([batch])])
+        return self.weight.sum()
 
-    def training_step(self, batch: DialogueBatch) -> None:
-        self.seen[-1] += [number for number, _ in segments([batch])]
+    def validation_step(self, batch: DialogueBatch) -> None:
+        self.validated += 1
 
-    def configure_optimizers(self) -> None:
-        return None
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def test_trainer_gets_every_row_in_a_new_order_each_epoch(shards: Path, tmp_path: Path) -> None:
+def fit(folder: Path, shards: Path, steps: int, resume: Path | None = None) -> Listener:
+    """Trains so many steps and leaves `last.ckpt`; an epoch has 6 steps."""
+    saving = ModelCheckpoint(folder, every_n_train_steps=1, save_last=True)
     trainer = lightning.Trainer(
-        default_root_dir=tmp_path, max_epochs=2, accelerator="cpu", logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        reload_dataloaders_every_n_epochs=1,
+        default_root_dir=folder, max_steps=steps, accelerator="cpu", logger=False,
+        callbacks=[saving], enable_progress_bar=False, enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0,
     )  # fmt: skip
     module = Listener()
-    trainer.fit(module, data_of(shards))
-    assert [sorted(epoch) for epoch in module.seen] == [list(range(25))] * 2
-    assert module.seen[0] != module.seen[1]
+    trainer.fit(module, data_of(shards, validation_shards=1), ckpt_path=resume)
+    return module
+
+
+def test_epochs_have_as_many_steps_as_asked_for_and_are_drawn_anew(
+    shards: Path, tmp_path: Path
+) -> None:
+    whole = fit(tmp_path, shards, 12)
+    assert len(whole.seen) == 12
+    assert whole.seen[:6] != whole.seen[6:]
+    assert whole.validated > 0
+
+
+@pytest.mark.parametrize("cut_off", [4, 6, 9])
+def test_a_resumed_run_sees_what_it_would_have_seen(
+    shards: Path, tmp_path: Path, cut_off: int
+) -> None:
+    whole = fit(tmp_path / "whole", shards, 14)
+    begun = fit(tmp_path / "cut", shards, cut_off)
+    resumed = fit(tmp_path / "cut", shards, 14, tmp_path / "cut" / "last.ckpt")
+    assert begun.seen + resumed.seen == whole.seen
+
+
+def test_validation_is_held_out_and_alike_for_every_rank(shards: Path) -> None:
+    data = data_of(shards, validation_shards=1)
+    trained = segments(list(data.train_dataloader()))
+    assert not {number for number, _ in trained} & set(range(7))
+    whole = data.validation(0, 1)
+    assert [number for number, _ in segments(whole)] == list(range(7))
+    assert equal(whole, data_of(shards, validation_shards=1, seed=3).validation(0, 1))
+    for _, part in segments(whole):
+        opened = part.kind[part.learn_action & (part.action != part.action[-1])]
+        assert opened.numel() == 0 or opened[0] == FRAME
+    ranks = [data.validation(rank, 2) for rank in range(2)]
+    assert len(ranks[0]) == len(ranks[1]) > 0
+    assert not {n for n, _ in segments(ranks[0])} & {n for n, _ in segments(ranks[1])}
 
 
 # What is refused
@@ -536,7 +606,7 @@ def test_a_stream_of_other_length_is_refused(tokenizer: DialogueTokenizer, strea
 
 
 def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no \*\.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"holds 0 shards"):
         data_of(tmp_path)
 
 

@@ -14,7 +14,7 @@ import soundfile
 from data.ingest import Dropped, read
 from data.ingest.__main__ import ingest
 from model.tokens import train_tokenizer
-from train.dialogue_data import DialogueData, DialogueDataConfig
+from train.dialogue_data import DialogueData, DialogueDataConfig, laid_out
 
 
 @pytest.fixture
@@ -50,9 +50,11 @@ def test_recordings_become_shards_that_train(recordings: Path, tmp_path: Path) -
     assert rows[0]["floor"][15:19] == [2, 2, 2, 2]
     assert {row["licence"] for row in rows} == {"CC0"}
     train_tokenizer(["hello thanks"], 512).save(tmp_path / "tokenizer.json")
-    data = DialogueData(DialogueDataConfig(out, tmp_path / "tokenizer.json", 128, 1))
+    config = DialogueDataConfig(out, tmp_path / "tokenizer.json", 128, 1, 1)
+    data = DialogueData(config)
     data.setup("fit")
-    frames = sum(int((batch.kind == 1).sum()) for batch in data.loader(0, 0, 1))
+    laid = [laid_out(row, data.tokenizer, config) for row in rows]
+    frames = sum(int((positions.kind == 1).sum()) for positions in laid)
     assert frames == 25 + 44 + 32
 
 

@@ -77,6 +77,7 @@ def test_every_import_is_declared() -> None:
         *project["dependencies"],
         *itertools.chain(*project["optional-dependencies"].values()),
         *(ROOT / "requirements-no-deps.txt").read_text().splitlines(),
+        *(ROOT / "requirements-parity.txt").read_text().splitlines(),
     ]
     names = {_normal(re.split(r"[^\w.-]", line)[0]) for line in declared}
     distributions = packages_distributions()

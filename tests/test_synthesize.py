@@ -31,7 +31,7 @@ from data.voices.utterance import Utterance, Word
 from model.checkpoint import load_codec
 from model.codec import encode_file
 from model.tokens import IDLE, serialize, train_tokenizer
-from train.dialogue_data import DialogueData, DialogueDataConfig
+from train.dialogue_data import DialogueDataConfig, laid_out
 
 CORPUS = DialogueCorpus(
     domain="front_desk",
@@ -146,12 +146,12 @@ def test_training_gets_every_call_of_the_shards_to_learn(made: Path, tmp_path: P
     ]
     tokenizer = train_tokenizer(calls, 512)
     tokenizer.save(tmp_path / "tokenizer.json")
-    data = DialogueData(DialogueDataConfig(made, tmp_path / "tokenizer.json", 4096, 1))
-    data.setup("fit")
+    config = DialogueDataConfig(made, tmp_path / "tokenizer.json", 4096, 1, 1)
     learned = ""
-    for batch in data.loader(epoch=0, rank=0, ranks=1):
-        is_action = batch.learn_action & (batch.action != tokenizer.id_of(IDLE))
-        learned += tokenizer.decode(batch.action[is_action].tolist())
+    for row in datasets.IterableDataset.from_parquet(shards):
+        laid = laid_out(row, tokenizer, config)
+        is_action = laid.learn_action & (laid.action != tokenizer.id_of(IDLE))
+        learned += tokenizer.decode(laid.action[is_action].tolist())
     assert sorted(f"{call} <end>" for call in learned.split(" <end>")[:-1]) == sorted(calls)
     assert len(calls) > 5
 

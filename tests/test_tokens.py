@@ -66,7 +66,34 @@ def test_digits_are_single_tokens(tokenizer: DialogueTokenizer) -> None:
 
 def test_words_in_training_are_fewer_tokens_than_bytes(tokenizer: DialogueTokenizer) -> None:
     assert len(tokenizer.encode(" order")) == 1
-    assert len(tokenizer.encode(" zyx")) == 4
+    assert len(tokenizer.encode(" zyx")) == 3
+
+
+def test_a_word_is_split_alike_with_and_without_its_space(tokenizer: DialogueTokenizer) -> None:
+    for word in (
+        "order",
+        "shipped",
+        "zyx",
+        "orderly",
+        "Tuesdayshipped",
+        "it's",
+        "a",
+        '{"',
+        "xorder",
+    ):
+        bare = [tokenizer.decode([token]) for token in tokenizer.encode(word)]
+        spaced = [tokenizer.decode([token]) for token in tokenizer.encode(f" {word}")]
+        if word[0].isalpha() or len(bare) == 1:
+            assert spaced == [f" {bare[0]}", *bare[1:]], word
+        assert len(tokenizer.encode(f"a {word}")) == 1 + len(spaced)
+    assert [len(tokenizer.encode(word)) for word in ("order", " order", '{"', ' {"')] == [1] * 4
+
+
+def test_the_most_frequent_words_are_a_token_each() -> None:
+    texts = ["often often often seldom", "o'clock o'clock o'clock"]
+    made = train_tokenizer(texts, 256 + 52 + len(SPECIAL_TOKENS) + 5)  # two words with their twins
+    assert [len(made.encode(f" {word}")) for word in ("often", "o'clock")] == [1, 1]
+    assert len(made.encode(" seldom")) == 6
 
 
 @pytest.mark.parametrize("text", ACTIONS)
@@ -86,6 +113,18 @@ def test_context_is_given_where_there_is_any() -> None:
         '<tools> [{"name":"faq","parameters":{"type":"object"}}] <end>',
     ]
     assert serialize_context("", []) == []
+
+
+def test_tools_without_their_descriptions_are_signatures() -> None:
+    of_to = {"to": {"type": "string"}, "priority": {"enum": ["normal", "urgent"]}}
+    of_send = {"type": "object", "properties": of_to, "required": ["to"]}
+    tools = [
+        {"name": "send", "description": "-", "parameters": of_send},
+        {"name": "stop", "parameters": {"type": "object"}},
+    ]  # fmt: skip
+    assert serialize_context("", tools, describe=False) == [
+        "<tools> send(to,priority?=normal|urgent) stop() <end>"
+    ]
 
 
 @pytest.mark.parametrize("token", SPECIAL_TOKENS)
@@ -132,8 +171,8 @@ def test_same_texts_give_the_same_file(tokenizer: DialogueTokenizer, tmp_path: P
     assert loaded.encode(" order <end>") == tokenizer.encode(" order <end>")
 
 
-def test_vocabulary_has_room_for_bytes_and_special_tokens() -> None:
-    smallest = 256 + len(SPECIAL_TOKENS)
+def test_vocabulary_has_room_for_bytes_letters_and_special_tokens() -> None:
+    smallest = 256 + 52 + len(SPECIAL_TOKENS)
     assert len(train_tokenizer(TEXTS, smallest)) == smallest
     with pytest.raises(ValueError, match=f"must be at least {smallest}"):
         train_tokenizer(TEXTS, smallest - 1)
@@ -151,7 +190,7 @@ def _without(made: dict, *tokens: str) -> None:
 
 def _join(made: dict, left: str, right: str) -> None:
     """Digits are no longer apart, and one merge joins them."""
-    made["pre_tokenizer"] = made["pre_tokenizer"]["pretokenizers"][1]
+    made["pre_tokenizer"] = made["pre_tokenizer"]["pretokenizers"][2] | {"use_regex": True}
     made["model"]["vocab"][left + right] = len(made["model"]["vocab"])
     made["model"]["merges"].append([left, right])
 

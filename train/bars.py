@@ -55,4 +55,12 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar("rtf_b1", "<=", 0.08),
         Bar("rtf_b16_per_stream", "<=", 0.02),
     ),
+    "dialogue": (
+        Bar("call_name_right_seen", ">=", 0.98),
+        Bar("arguments_exact_seen", ">=", 0.85),
+        Bar("reply_slots_right_seen", ">=", 0.93),
+        Bar("agent_wer_delta_seen", "<=", 5),
+        Bar("call_complete_ms_seen", "<=", 320),
+        Bar("barge_in_stop_ms_seen", "<=", 400),
+    ),
 }

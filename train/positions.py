@@ -7,9 +7,7 @@ stands whole between two frames.
 
 import itertools
 import json
-import math
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,24 +16,27 @@ from numpy.typing import NDArray
 
 from data.dialogue import FRAME_S
 from model.tokens import IDLE, MADE, PAD, DialogueTokenizer, serialize, serialize_context
+from train.text_streams import Row, Text, agent_texts, lay, user_texts, written
 
 PADDING, FRAME, ACTION = 0, 1, 2  # kinds of positions
 NO_BURST = -1
-
-Row = Mapping[str, Any]  # of a shard: data.shards.features
 
 
 @dataclass(frozen=True)
 class PositionsConfig:
     """Where text and actions stand against the sound, in frames of 80 ms.
 
-    `split_probability` is that of one more frame before each token of a burst.
+    `split_probability` is that of one more frame before each token of a burst. With
+    `plain_user_text` the user's words are small letters without punctuation; without
+    `describe_tools` tools are given as their signatures alone (model.tokens.serialize_context).
     """
 
     text_lead_frames: int = 5
     user_text_delay_frames: int = 1
     action_delay_frames: int = 2
     split_probability: float = 0.1
+    plain_user_text: bool = False
+    describe_tools: bool = True
 
     def __post_init__(self) -> None:
         if min(self.text_lead_frames, self.user_text_delay_frames, self.action_delay_frames) < 0:
@@ -48,9 +49,10 @@ class Positions(NamedTuple):
     """A dialogue position by position; `n` of them.
 
     `kind` is FRAME or ACTION. `action` holds every position's token of the action channel, the
-    other streams hold `<pad>` or 0 at action positions. `burst` numbers the model's own bursts at
-    their tokens, NO_BURST elsewhere. Integers are int64, `learn_action` is bool; all [n], codes
-    [n, K], `user_latents` float32 [n, D], D = 0 where the shards have none.
+    other streams hold `<pad>` or 0 at action positions. `heard` tells the frames whose sound there
+    is. `burst` numbers the model's own bursts at their tokens, NO_BURST elsewhere. Integers are
+    int64, `heard` and `learn_action` bool; all [n], codes [n, K], `user_latents` float32 [n, D],
+    D = 0 where the shards have none.
     """
 
     kind: NDArray[np.int64]
@@ -61,6 +63,7 @@ class Positions(NamedTuple):
     agent_codes: NDArray[np.int64]
     user_codes: NDArray[np.int64]
     user_latents: NDArray[np.float32]
+    heard: NDArray[np.bool_]
     learn_action: NDArray[np.bool_]
     burst: NDArray[np.int64]
 
@@ -81,32 +84,40 @@ class _Place(NamedTuple):
 
 
 def positions_of(
-    row: Row, tokenizer: DialogueTokenizer, config: PositionsConfig, rng: np.random.Generator
+    row: Row,
+    tokenizer: DialogueTokenizer,
+    config: PositionsConfig,
+    rng: np.random.Generator,
+    heard: bool = True,
 ) -> Positions:
-    """Lays a row out; `rng` only says how bursts are split.
+    """Lays a row out; `rng` only says how bursts are split. A row that is not `heard` is a text
+    without sound.
 
     Text that is not done at the last frame is left out; no token of an action ever is. Raises
     ValueError naming the row where a stream is not one a frame.
     """
     frames = row["frames"]
-    bursts = _schedule(row["actions"], frames, tokenizer, config)
-    context = serialize_context(row["system"], json.loads(row["tools"] or "[]"))
+    user = user_texts(row, tokenizer, config.user_text_delay_frames, config.plain_user_text)
+    bursts = _schedule(row, user, tokenizer, config)
+    acted = [burst.frame for burst in bursts]
+    agent = agent_texts(row, tokenizer, config.text_lead_frames, user, acted, heard)
+    tools = json.loads(row["tools"] or "[]")
+    context = serialize_context(row["system"], tools, config.describe_tools)
     given = [token for text in context for token in tokenizer.encode_action(text)]
     places = [_Place(ACTION, token, False) for token in given]
     places += _channel(bursts, frames, tokenizer.id_of(IDLE), config.split_probability, rng)
     kind, action, learn_action, burst = (np.array(column) for column in zip(*places, strict=True))
     pad = tokenizer.id_of(PAD)
-    agent_text = _lay_text(_agent_pieces(row, bursts, tokenizer, config), frames, pad)
-    user_text = _lay_text(_user_pieces(row, tokenizer, config), frames, pad)
     return Positions(
         kind=kind,
         action=action,
-        agent_text=_spread(agent_text, kind, pad),
-        user_text=_spread(user_text, kind, pad),
+        agent_text=_spread(lay(agent, frames, pad), kind, pad),
+        user_text=_spread(lay(user, frames, pad), kind, pad),
         floor=_spread(_stream(row, "floor"), kind),
         agent_codes=_spread(_stream(row, "agent_codes"), kind),
         user_codes=_spread(_stream(row, "user_codes"), kind),
         user_latents=_spread(_latents(row), kind),
+        heard=heard & (kind == FRAME),
         learn_action=learn_action,
         burst=burst,
     )
@@ -120,25 +131,25 @@ def cut(positions: Positions, length: int) -> Positions:
 
 
 def _schedule(
-    actions: Sequence[Mapping[str, Any]],
-    frames: int,
-    tokenizer: DialogueTokenizer,
-    config: PositionsConfig,
+    row: Row, user: Sequence[Text], tokenizer: DialogueTokenizer, config: PositionsConfig
 ) -> list[_Burst]:
     """The actions in order, each at its frame: when it is due or, behind others, as soon as it can.
 
-    Only one can open at a frame. One that finds no frame left has a frame beyond the last.
+    What the model does also waits for the text of the words that it needs, to copy from it. Only
+    one can open at a frame. One that finds no frame left has a frame beyond the last.
     """
     bursts: list[_Burst] = []
-    for action in actions:
+    for action in row["actions"]:
         is_made = action["kind"] in MADE
-        delay = config.action_delay_frames if is_made else 0
-        due = min(int(action["time_s"] / FRAME_S) + delay, frames - 1)
+        due = int(action["time_s"] / FRAME_S)
+        if is_made:
+            due = max(due + config.action_delay_frames, written(row, user, action["time_s"]))
         text = serialize(
             action["kind"], action["number"], action["tool"], json.loads(action["arguments"])
         )
         free = bursts[-1].frame + is_made if bursts else 0
-        bursts.append(_Burst(tokenizer.encode_action(text), is_made, max(due, free)))
+        frame = max(min(due, row["frames"] - 1), free)
+        bursts.append(_Burst(tokenizer.encode_action(text), is_made, frame))
     return bursts
 
 
@@ -169,68 +180,6 @@ def _channel(
                 frame += 1
             places[frame].append(_Place(ACTION, token, True, number))
     return list(itertools.chain(*places))
-
-
-def _agent_pieces(
-    row: Row, bursts: list[_Burst], tokenizer: DialogueTokenizer, config: PositionsConfig
-) -> Iterable[tuple[int, list[int]]]:
-    """(from which frame on, tokens) of each word; a style stands before its turn's first word.
-
-    Of the words that an interruption cut off, those whose text was due before it are there: text
-    that stopped ahead of the interruption would give it away. A turn's text waits for what it may
-    answer: the results and the user's words that were there when the turn began. Ahead of them by
-    its lead, it would be learned as a guess.
-    """
-    turns = sorted(row["agent_turns"], key=lambda turn: turn["start_s"])
-    starts = [turn["start_s"] for turn in turns]
-    spoken_in = -1
-    words = [*row["agent_words"], *row["agent_unsaid_words"]]
-    for word in sorted(words, key=lambda word: word["start_s"]):
-        frame = int(word["start_s"] / FRAME_S) - config.text_lead_frames
-        tokens = tokenizer.encode(f" {word['text']}")
-        turn = bisect_right(starts, word["start_s"]) - 1
-        stops_s = turns[turn]["end_s"] if turn >= 0 else math.inf
-        if stops_s <= word["start_s"] and frame >= int(stops_s / FRAME_S):
-            continue  # cut off before its text was due
-        if turn > spoken_in:
-            spoken_in = turn
-            frame = max(frame, _answered(row, bursts, starts[turn]))
-            if turns[turn]["style"] != "neutral":
-                tokens = [tokenizer.id_of(f"<{turns[turn]['style']}>"), *tokens]
-        yield frame, tokens
-
-
-def _answered(row: Row, bursts: list[_Burst], start_s: float) -> int:
-    """The first frame after all that was heard or given before a turn."""
-    heard = [
-        int(word["end_s"] / FRAME_S) + 1 for word in row["user_words"] if word["end_s"] <= start_s
-    ]
-    results = [
-        burst.frame + 1
-        for burst, action in zip(bursts, row["actions"], strict=True)
-        if not burst.is_made and action["time_s"] <= start_s
-    ]
-    return max(heard + results, default=0)
-
-
-def _user_pieces(
-    row: Row, tokenizer: DialogueTokenizer, config: PositionsConfig
-) -> Iterable[tuple[int, list[int]]]:
-    for word in row["user_words"]:
-        frame = int(word["end_s"] / FRAME_S) + config.user_text_delay_frames
-        yield frame, tokenizer.encode(f" {word['text']}")
-
-
-def _lay_text(pieces: Iterable[tuple[int, list[int]]], frames: int, pad: int) -> NDArray[np.int64]:
-    """One token a frame [frames], each piece as soon as it may and the one before is done."""
-    text = np.full(frames, pad)
-    free = 0
-    for frame, tokens in pieces:
-        first = max(frame, free)
-        room = text[first : first + len(tokens)]
-        room[:] = tokens[: len(room)]
-        free = first + len(tokens)
-    return text
 
 
 def _stream(row: Row, name: str, dtype: type = np.int64) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning
@@ -28,16 +29,20 @@ def main(cfg: DictConfig) -> None:
     lightning.seed_everything(cfg.seed)
     trainer = lightning.Trainer(
         default_root_dir=folder,
-        max_epochs=cfg.module.config.epochs,
-        logger=list(instantiate(cfg.loggers).values()),
-        callbacks=list(instantiate(cfg.callbacks, _convert_="object").values()),
+        logger=_parts(cfg.loggers),
+        callbacks=[part for part in _parts(cfg.callbacks) if part is not None],
         reload_dataloaders_every_n_epochs=1,
         log_every_n_steps=1,
-        **cfg.trainer,
+        **instantiate(cfg.trainer, _convert_="object"),
     )
     module = instantiate(cfg.module, _convert_="object")
     data = instantiate(cfg.data, _convert_="object")
     trainer.fit(module, data, ckpt_path=str(newest) if cfg.resume else None)
+
+
+def _parts(node: DictConfig) -> list[Any]:
+    """What stands in a node by name, made."""
+    return list(instantiate(node, _convert_="object").values())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""One caller's action channel: which bursts may open, what is decoded in them, what came of it."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+
+from model.grammar import ActionGrammar, parse_action
+from model.tokens import DialogueTokenizer
+
+_CALLS = ("call", "revise")
+
+
+class ActionEvent(NamedTuple):
+    """`opened`: the model began an action, `made`: it came to its end and is valid.
+
+    `row` is the caller's. Calls and revisions are numbered together from 1; `number` is an action's
+    own, or that of the call that it cancels or confirms (0: not known yet, or a hand-off).
+    `confidence` is that of its arguments, 0..1.
+    """
+
+    row: int
+    kind: Literal["opened", "made"]
+    number: int
+    action: str
+    tool: str
+    arguments: Mapping[str, Any]
+    confidence: float
+
+
+class ActionSession:
+    """`calls` have been made, `open_calls` of them stand; `waiting` are results to be given."""
+
+    def __init__(self, row: int, tokenizer: DialogueTokenizer, grammar: ActionGrammar) -> None:
+        self.row, self.tokenizer, self.grammar = row, tokenizer, grammar
+        self.matcher = grammar.matcher()
+        self.is_open = False
+        self.calls = 0
+        self.open_calls: list[int] = []
+        self.waiting: list[list[int]] = []
+
+    def allowed(self) -> Tensor:
+        """Which tokens may come, bool [V]: those of the open burst, or those that open one."""
+        if self.is_open:
+            return self.matcher.allowed()
+        return self.grammar.openings(self.open_calls)
+
+    def take(self, token: int, probability: float) -> ActionEvent | None:
+        """The next token, and how likely the model held it before the mask."""
+        if self.is_open:
+            self.matcher.accept(token, probability)
+            self.is_open = not self.matcher.is_done
+            return None if self.is_open else self._made()
+        self.matcher.begin(token, self.open_calls)
+        self.is_open = True
+        action = self.grammar.kinds[token]
+        number = self.calls + 1 if action in _CALLS else 0
+        return ActionEvent(self.row, "opened", number, action, "", {}, 1.0)
+
+    def _made(self) -> ActionEvent:
+        action = parse_action(self.tokenizer, self.matcher.tokens)
+        number = action.number
+        if action.kind in _CALLS:
+            self.calls += 1
+            number = self.calls
+            self.open_calls.append(number)
+        elif action.kind == "cancel":
+            self.open_calls.remove(number)
+        confidence = self.matcher.confidence.weakest
+        return ActionEvent(
+            self.row, "made", number, action.kind, action.tool, action.arguments, confidence
+        )

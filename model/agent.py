@@ -1,0 +1,273 @@
+"""The agent frame by frame, as a server runs it: hears 80 ms of every caller, speaks, acts.
+
+    pcm -> codec -> temporal transformer -> agent text -> speech transformer -> codec -> pcm
+                                         -> actions, at positions of their own between two frames
+
+Rows are callers. What is to be given to one of them (role, tools, results) goes in by one prefill.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.dialogue import AGENTS, USERS
+from model.action_session import ActionEvent, ActionSession
+from model.checkpoint import Duplex
+from model.duplex import ACTION, FRAME, DuplexState, Inputs, Outputs
+from model.grammar import ActionGrammar
+from model.sampling import SamplingConfig, sample, uniforms
+from model.speech import SpeechState
+from model.streaming import State, keep
+from model.tokens import END, IDLE, PAD, SPECIAL_TOKENS, STYLES, serialize, serialize_context
+
+_AGENT_TEXT, _ACTION, _CODES = 0, 1, 2  # streams of random numbers; codebook k has _CODES + k
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """How each stream is drawn."""
+
+    agent_text: SamplingConfig = field(default_factory=SamplingConfig)
+    action: SamplingConfig = field(default_factory=SamplingConfig)
+    codes: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.3))
+
+
+@dataclass
+class AgentState(State):
+    """Everything of the callers but what their open bursts are held to; integers are int64 [B].
+
+    `agent_text`, `user_text` and `floor` are the last frame's; `action` and `is_new` (bool) as in
+    `Inputs`. `positions` counts what has gone in. A row is to be begun before its first step.
+    """
+
+    codec: State
+    duplex: DuplexState
+    speech: SpeechState
+    agent_text: Tensor
+    user_text: Tensor
+    floor: Tensor
+    action: Tensor
+    is_new: Tensor
+    positions: Tensor
+    seed: Tensor
+
+
+class AgentFrame(NamedTuple):
+    """What a frame brought: `pcm` float32 [B, 1920], to be heard during the next one; tokens and
+    floor int64 [B]; what happened on the action channel."""
+
+    pcm: Tensor
+    agent_text: Tensor
+    user_text: Tensor
+    floor: Tensor
+    events: list[ActionEvent]
+
+
+class Agent:
+    """A split checkpoint at work. Raises ValueError on one of another arrangement."""
+
+    def __init__(self, duplex: Duplex, config: AgentConfig | None = None) -> None:
+        if duplex.speech is None:
+            raise ValueError("arrangement is joint: must be split, with a speech transformer")
+        self.duplex, self.config = duplex, config or AgentConfig()
+        self.model, self.speech = duplex.model, duplex.speech
+        self.codec, self.tokenizer = duplex.codec, duplex.tokenizer
+        self.sessions: dict[int, ActionSession] = {}
+        self._pad, self._idle, self._end = map(self.tokenizer.id_of, (PAD, IDLE, END))
+        never = {*SPECIAL_TOKENS} - {PAD, *(f"<{style}>" for style in STYLES)}
+        self._unspeakable = torch.zeros(duplex.model.config.vocabulary, dtype=torch.bool)
+        self._unspeakable[[self.tokenizer.id_of(token) for token in never]] = True
+        self._unspeakable[len(self.tokenizer) :] = True
+
+    def init_state(self, batch: int) -> AgentState:
+        """For `batch` callers, each of whom is to be begun."""
+
+        def zeros(dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(batch, dtype=dtype)
+
+        return AgentState(
+            codec=self.codec.init_state(batch),
+            duplex=self.model.init_state(batch),
+            speech=self.speech.init_state(batch),
+            agent_text=zeros(),
+            user_text=zeros(),
+            floor=zeros(),
+            action=zeros(),
+            is_new=zeros(torch.bool),
+            positions=zeros(),
+            seed=zeros(),
+        )
+
+    @torch.inference_mode()
+    def begin(
+        self,
+        state: AgentState,
+        row: int,
+        system: str,
+        tools: Sequence[Mapping[str, Any]],
+        seed: int = 0,
+    ) -> None:
+        """A new caller in a row, with his agent's role and tools.
+
+        Raises ValueError on tools that can't be decoded, as `ActionGrammar` does.
+        """
+        grammar = ActionGrammar(self.tokenizer, tools)
+        self.sessions[row] = ActionSession(row, self.tokenizer, grammar)
+        view = state.row(row)
+        view.reset(torch.ones(1, dtype=torch.bool))
+        view.agent_text.fill_(self._pad)
+        view.user_text.fill_(self._pad)
+        view.action.fill_(self._idle)
+        view.seed.fill_(seed)
+        for text in serialize_context(system, tools, self.duplex.config.describe_tools):
+            self._prefill(view, self.tokenizer.encode_action(text))
+
+    def give(self, state: AgentState, row: int, number: int, result: Mapping[str, Any]) -> None:
+        """The result of call `number`; goes in before the next frame that no burst is open at.
+
+        Raises ValueError where the row has made no such call.
+        """
+        session = self.sessions[row]
+        if not 0 < number <= session.calls:
+            raise ValueError(f"number {number}: row {row} has made calls 1 to {session.calls}")
+        text = serialize("result", number, "", result)
+        session.waiting.append(self.tokenizer.encode_action(text))
+
+    @torch.inference_mode()
+    def step(self, state: AgentState, pcm: Tensor, active: Tensor | None = None) -> AgentFrame:
+        """One frame of the callers: pcm float32 [B, 1920] in -1..1; others keep their state."""
+        if active is None:
+            active = torch.ones(len(pcm), dtype=torch.bool)
+        self._give_waiting(state, active)
+        heard = self.codec.encode(pcm, state.codec, active)
+        outputs = self._frame(state, heard.latent, active)
+        text = self._draw_text(state, outputs)
+        user_text = self.model.log_probabilities(outputs, "user_text")[:, 0]
+        user_text = user_text.masked_fill(self._unspeakable, -torch.inf).argmax(dim=-1)
+        floor = self.model.floor(outputs.hidden)[:, 0].argmax(dim=-1)
+        events = self._act(state, outputs, active)
+        self._yield(state, floor, active)
+        codes = self.speech.step(text, state.speech, self._code_sampler(state), active)
+        said = self.codec.decode(codes, state.codec, active)
+        keep(state.agent_text, text, active)
+        keep(state.user_text, user_text, active)
+        keep(state.floor, floor, active)
+        return AgentFrame(said, text, user_text, floor, events)
+
+    def _frame(self, state: AgentState, latents: Tensor, active: Tensor) -> Outputs:
+        """A frame position of the active rows, with all that the last one made."""
+        text = (state.agent_text[:, None], state.user_text[:, None])
+        inputs = self._inputs(FRAME, state.action[:, None], state.is_new[:, None], text, latents)
+        return self._run(state, inputs, active)
+
+    def _inputs(
+        self,
+        kind: int,
+        action: Tensor,
+        is_new: Tensor,
+        text: tuple[Tensor, Tensor] | None = None,
+        latents: Tensor | None = None,
+    ) -> Inputs:
+        blank = torch.zeros_like(action)  # [B, T]
+        if text is None:
+            text = (blank + self._pad, blank + self._pad)
+        if latents is None:
+            latents = torch.zeros(len(action), self.model.config.latent_dim)
+        return Inputs(
+            kind=blank + kind,
+            action=action,
+            is_new=is_new,
+            agent_text=text[0],
+            user_text=text[1],
+            latents=latents[:, None].expand(-1, action.shape[1], -1),
+            is_heard=blank + kind == FRAME,
+            is_speaking=blank.bool(),
+            agent_codes=blank[..., None][..., :0],
+            user_codes=blank[..., None][..., :0],
+        )
+
+    def _run(self, state: AgentState, inputs: Inputs, active: Tensor) -> Outputs:
+        """Runs the active rows over positions; `<end>` has gone in and goes in no more."""
+        outputs = self.model(inputs, state.duplex, active)
+        state.positions += active * inputs.kind.shape[1]
+        done = torch.where(state.action == self._end, self._idle, state.action)
+        keep(state.action, done, active)
+        keep(state.is_new, torch.zeros_like(state.is_new), active)
+        return outputs
+
+    def _put(self, state: AgentState, token: Tensor, active: Tensor) -> None:
+        """What goes in at the next position: token [B], the newest of a burst."""
+        keep(state.action, token, active)
+        keep(state.is_new, torch.ones_like(state.is_new), active)
+
+    def _prefill(self, state: AgentState, tokens: list[int]) -> None:
+        """Gives the one row of `state` the tokens of a burst, in one run."""
+        active = torch.ones(1, dtype=torch.bool)
+        newest = torch.tensor([tokens])
+        action = torch.cat([state.action[:, None], newest[:, :-1]], dim=1)
+        is_new = torch.cat([state.is_new[:, None], torch.ones_like(newest[:, 1:]).bool()], dim=1)
+        self._run(state, self._inputs(ACTION, action, is_new), active)
+        self._put(state, newest[:, -1], active)
+
+    def _give_waiting(self, state: AgentState, active: Tensor) -> None:
+        for row in active.nonzero()[:, 0].tolist():
+            session = self.sessions[row]
+            while session.waiting and not session.is_open:
+                self._prefill(state.row(row), session.waiting.pop(0))
+
+    def _draw_text(self, state: AgentState, outputs: Outputs) -> Tensor:
+        logits = self.model.log_probabilities(outputs, "agent_text")[:, 0]
+        logits = logits.masked_fill(self._unspeakable, -torch.inf)
+        uniform = uniforms(state.seed, state.positions, _AGENT_TEXT)
+        return sample(logits, self.config.agent_text, uniform)
+
+    def _code_sampler(self, state: AgentState) -> Callable[[Tensor, int], Tensor]:
+        def draw(logits: Tensor, step: int) -> Tensor:
+            uniform = uniforms(state.seed, state.positions, _CODES + step)
+            return sample(logits, self.config.codes, uniform)
+
+        return draw
+
+    def _act(self, state: AgentState, outputs: Outputs, active: Tensor) -> list[ActionEvent]:
+        """Opens bursts where the model does, and takes all open ones to their end."""
+        events: list[ActionEvent] = []
+        rows = [row for row in active.nonzero()[:, 0].tolist() if not self.sessions[row].is_open]
+        while rows:
+            tokens, probabilities = self._draw_actions(state, outputs, rows)
+            drawn = tokens != self._idle
+            self._put(state, tokens, drawn)
+            rows = drawn.nonzero()[:, 0].tolist()
+            for row in rows:
+                event = self.sessions[row].take(int(tokens[row]), float(probabilities[row]))
+                events += [event] if event else []
+            running = torch.zeros_like(active)
+            running[[row for row in rows if self.sessions[row].is_open]] = True
+            rows = running.nonzero()[:, 0].tolist()
+            if rows:
+                inputs = self._inputs(ACTION, state.action[:, None], state.is_new[:, None])
+                outputs = self._run(state, inputs, running)
+        return events
+
+    def _draw_actions(
+        self, state: AgentState, outputs: Outputs, rows: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The next token of these rows' action channels, `<idle>` in others, and how likely each
+        was before the mask: int64, float32 [B]."""
+        logits = self.model.log_probabilities(outputs, "action")[:, 0]  # [B, V]
+        mask = torch.zeros(logits.shape, dtype=torch.bool)
+        for row in rows:
+            mask[row, : len(self.tokenizer)] = self.sessions[row].allowed()
+        mask[:, self._idle] = ~mask.any(dim=-1)
+        for row in rows:
+            mask[row, self._idle] |= not self.sessions[row].is_open
+        uniform = uniforms(state.seed, state.positions, _ACTION)
+        tokens = sample(logits.masked_fill(~mask, -torch.inf), self.config.action, uniform)
+        return tokens, logits.exp().gather(1, tokens[:, None])[:, 0]
+
+    def _yield(self, state: AgentState, floor: Tensor, active: Tensor) -> None:
+        """Who is spoken over falls silent: what was still to be said is dropped."""
+        taken = (floor == USERS) & (state.floor == AGENTS) & active
+        self.speech.hush(state.speech, taken)

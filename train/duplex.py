@@ -1,0 +1,174 @@
+"""Training of the temporal transformer (and, where it is joint, of the agent's codes with it)."""
+
+from dataclasses import dataclass
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.duplex import FRAME, DuplexConfig, DuplexModel, Outputs, Stream
+from model.tokens import END, IDLE, PAD, load_tokenizer
+from train.duplex_inputs import delayed_codes, inputs_of, newest_before
+from train.optimization import OptimizationConfig, optimizer_of
+from train.packing import DialogueBatch
+
+
+@dataclass(frozen=True)
+class DuplexTrainingConfig:
+    """Weights of the losses, and what makes them hard.
+
+    `*_nothing_weight` is that of `<pad>` or `<idle>`, which most frames hold. `latent_noise` is the
+    share of its deviation that is added to a latent. `speaking_frames` bounds the frames a batch
+    whose codes are learned (joint).
+    """
+
+    agent_text_weight: float = 1.0
+    agent_text_nothing_weight: float = 0.4
+    action_weight: float = 2.0
+    action_nothing_weight: float = 0.3
+    user_text_weight: float = 1.5
+    user_text_nothing_weight: float = 0.3
+    floor_weight: float = 0.3
+    first_code_weight: float = 1.0
+    acoustic_code_weight: float = 0.3
+    latent_noise: float = 0.1
+    speaking_frames: int = 640
+    bfloat16: bool = True
+    checkpoint_activations: bool = False
+
+    def __post_init__(self) -> None:
+        weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
+        for name, value in weights.items():
+            assert value >= 0, f"{name} {value} must be at least 0"
+        assert self.latent_noise >= 0, f"latent_noise {self.latent_noise} must be at least 0"
+        assert self.speaking_frames > 0, f"speaking_frames {self.speaking_frames} must be positive"
+
+
+class DuplexTraining(lightning.LightningModule):
+    """A duplex model with all that only training needs; batches are `DialogueBatch`es."""
+
+    def __init__(
+        self,
+        model: DuplexConfig,
+        config: DuplexTrainingConfig,
+        optimization: OptimizationConfig,
+        tokenizer: str,
+    ) -> None:
+        super().__init__()
+        words = load_tokenizer(tokenizer)
+        assert len(words) <= model.vocabulary, (
+            f"vocabulary {model.vocabulary}: must hold the tokenizer's {len(words)} tokens"
+        )
+        self.config, self.optimization = config, optimization
+        self.model = DuplexModel(model)
+        self.model.temporal.checkpoint_activations = config.checkpoint_activations
+        self.pad, self.idle, self.end = (words.id_of(token) for token in (PAD, IDLE, END))
+        assert self.pad == model.pad, f"pad {model.pad}: must be the tokenizer's, {self.pad}"
+
+    def setup(self, stage: str) -> None:
+        """Takes what the data knows: how latents are spread, which token is copied as which."""
+        model, data = self.model.config, self.trainer.datamodule  # pyright: ignore
+        if model.pointer_dim:
+            table = data.copy_targets()
+            self.model.copy_targets[:, : table.shape[1]] = table
+        statistics = data.latent_statistics() if model.arrangement == "split" else None
+        if statistics is not None:
+            self.model.latent_mean[:], self.model.latent_deviation[:] = statistics
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW and its schedule."""
+        return optimizer_of(self, self.optimization)
+
+    def training_step(self, batch: DialogueBatch, batch_index: int) -> Tensor:
+        """The weighted loss; logs that of every stream in nats a token that it is about."""
+        loss, figures = self.losses(batch)
+        self.log_dict({f"train/{name}": value for name, value in figures.items()})
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: DialogueBatch, batch_index: int) -> None:
+        """The same figures on dialogues that are not trained on."""
+        loss, figures = self.losses(batch)
+        figures["loss"] = loss
+        self.log_dict(
+            {f"validation/{name}": value for name, value in figures.items()}, sync_dist=True
+        )
+
+    def losses(self, batch: DialogueBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted mean over all that is to be learned, and figures that have no gradient."""
+        inputs = inputs_of(batch, self.model.config, self.pad, self.idle, self.end)
+        if self.training and self.config.latent_noise and inputs.latents.shape[-1]:
+            scale = self.config.latent_noise * self.model.latent_deviation
+            noisy = inputs.latents + scale * torch.randn_like(inputs.latents)
+            inputs = inputs._replace(latents=noisy)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            outputs = self.model(inputs, segment=batch.segment)
+            losses, figures = self._stream_losses(outputs, batch)
+            if self.model.config.arrangement == "joint":
+                losses |= self._code_losses(outputs, batch, figures)
+        return torch.stack(list(losses.values())).sum(), figures
+
+    def _stream_losses(
+        self, outputs: Outputs, batch: DialogueBatch
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        config = self.config
+        heard = batch.learn_heard
+        weights: dict[Stream, tuple[Tensor, Tensor, int, float, float]] = {
+            "agent_text": (
+                batch.agent_text, batch.learn_frame, self.pad,
+                config.agent_text_weight, config.agent_text_nothing_weight,
+            ),
+            "action": (
+                batch.action, batch.learn_action, self.idle,
+                config.action_weight, config.action_nothing_weight,
+            ),
+            "user_text": (
+                batch.user_text, heard, self.pad,
+                config.user_text_weight, config.user_text_nothing_weight,
+            ),
+        }  # fmt: skip
+        losses, figures = {}, {}
+        for stream in self.model.config.streams:
+            target, is_learned, nothing, weight, nothing_weight = weights[stream]
+            log_probability = self.model.log_probability(outputs, stream, target)  # [B, L]
+            is_token = is_learned & (target != nothing)
+            weighed = torch.where(target == nothing, nothing_weight, weight) * is_learned
+            losses[stream] = -(weighed * log_probability).sum() / is_learned.sum().clamp(min=1)
+            figures[stream] = -_mean(log_probability.detach(), is_token)
+            figures[f"{stream}_nothing"] = -_mean(log_probability.detach(), is_learned & ~is_token)
+        if "user_text" in self.model.config.streams:
+            logits = self.model.floor(outputs.hidden)
+            floor = F.cross_entropy(logits.flatten(0, 1), batch.floor.flatten(), reduction="none")
+            figures["floor"] = _mean(floor.detach().view_as(heard), heard)
+            losses["floor"] = config.floor_weight * _mean(floor.view_as(heard), heard)
+        return losses, figures
+
+    def _code_losses(
+        self, outputs: Outputs, batch: DialogueBatch, figures: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Of the agent's codes at some of the frames, what it says at each of them being known."""
+        config, model = self.config, self.model.config
+        is_frame = batch.kind == FRAME
+        codes = delayed_codes(batch.agent_codes, newest_before(is_frame, batch.segment), model)
+        is_whole = (codes < model.codebook).all(dim=-1)
+        chosen = (batch.learn_heard & is_whole).flatten().nonzero()[:, 0]
+        if len(chosen) > config.speaking_frames:
+            order = torch.randperm(len(chosen), device=chosen.device)
+            chosen = chosen[order[: config.speaking_frames]]
+        target = codes.flatten(0, 1)[chosen]  # [N, K]
+        hidden = outputs.hidden.flatten(0, 1)[chosen]
+        logits = self.model.depth(hidden, target, batch.agent_text.flatten()[chosen])
+        losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
+        losses = losses.view_as(target).mean(dim=0)  # [K]
+        figures |= {"first_code": losses[0].detach(), "acoustic_codes": losses[1:].mean().detach()}
+        return {
+            "first_code": config.first_code_weight * losses[0],
+            "acoustic_codes": config.acoustic_code_weight * losses[1:].sum(),
+        }
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Of the values that count; 0 where none does."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,186 @@
+"""Plays callers to an agent frame by frame, many at a time; writes down what it says and does."""
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.dialogue import FRAME_S, USER, Action, Dialogue
+from data.scripts.backend import Backend
+from model.action_session import ActionEvent
+from model.agent import AgentFrame
+from model.codec import FRAME_SIZE
+from model.tokens import DialogueTokenizer
+from train.conversation import Conversation, Event, words_of
+from train.tool_desk import ToolDesk
+
+_TAIL_S = 1.6  # after the caller's last sound, for an agent that is a little late
+
+
+class Agent(Protocol):
+    """What is talked to: `model.agent.Agent`, or a stand-in."""
+
+    tokenizer: DialogueTokenizer
+
+    def init_state(self, batch: int) -> Any:
+        """A fresh state of `batch` rows."""
+        ...
+
+    def begin(
+        self, state: Any, row: int, system: str, tools: Sequence[Mapping[str, Any]], seed: int
+    ) -> None:
+        """Clears a row and gives it its role and its tools."""
+        ...
+
+    def step(self, state: Any, pcm: Tensor, active: Tensor | None = None) -> AgentFrame:
+        """One frame of each active row."""
+        ...
+
+    def give(self, state: Any, row: int, number: int, result: Mapping[str, Any]) -> None:
+        """A call's result, before the next frame."""
+        ...
+
+
+@dataclass(frozen=True)
+class Caller:
+    """One who calls: `audio` is float32 [T] at 24 kHz. `labels` say which results are to come."""
+
+    name: str
+    audio: NDArray[np.float32]
+    system: str
+    tools: Sequence[Mapping[str, Any]]
+    labels: tuple[Action, ...] = ()
+    tail_s: float = _TAIL_S
+
+    @property
+    def frames(self) -> int:
+        """How many frames it takes, silence at the end included."""
+        return -(-len(self.audio) // FRAME_SIZE) + round(self.tail_s / FRAME_S)
+
+
+def caller_of(dialogue: Dialogue) -> Caller:
+    """The caller of a dialogue, as he was."""
+    tools = json.loads(dialogue.tools)
+    audio = dialogue.audio[USER]
+    return Caller(dialogue.name, audio, dialogue.system, tools, dialogue.actions)
+
+
+@dataclass
+class Session:
+    """A call that is going on in one row: it has heard `frame` frames."""
+
+    caller: Caller
+    desk: ToolDesk
+    frame: int = 0
+    pcm: list[NDArray[np.float32]] = field(default_factory=list)
+    streams: list[tuple[int, int, int]] = field(default_factory=list)  # agent, user, floor
+    events: list[Event] = field(default_factory=list)
+    tools: dict[int, str] = field(default_factory=dict)  # by the call's number
+
+    @property
+    def now_s(self) -> float:
+        """Up to when it has heard."""
+        return self.frame * FRAME_S
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the caller has hung up."""
+        return self.frame == self.caller.frames
+
+    def next_pcm(self) -> NDArray[np.float32]:
+        """The caller's next frame [1920], silence after his end."""
+        first = self.frame * FRAME_SIZE
+        heard = self.caller.audio[first : first + FRAME_SIZE]
+        return np.pad(heard, (0, FRAME_SIZE - len(heard)))
+
+    def give(self, agent: Agent, state: Any, row: int) -> None:
+        """Gives the agent what its calls have brought by now."""
+        for number, result in self.desk.ready(self.now_s):
+            agent.give(state, row, number, result)
+            tool = self.tools.get(number, "")
+            self.events.append(Event(self.now_s, "result", number, "result", tool, result))
+
+    def heard(self, frame: AgentFrame, row: int) -> None:
+        """Writes down what came of a frame. It is there when the frame is over."""
+        self.frame += 1
+        self.pcm.append(frame.pcm[row].float().numpy().copy())
+        streams = (frame.agent_text, frame.user_text, frame.floor)
+        agent, user, floor = (int(stream[row]) for stream in streams)
+        self.streams.append((agent, user, floor))
+        for found in frame.events:
+            if found.row == row:
+                self._happened(found)
+
+    def _happened(self, found: ActionEvent) -> None:
+        if found.action in ("call", "revise"):
+            self.tools[found.number] = found.tool
+        tool = found.tool or self.tools.get(found.number, "")
+        event = Event(
+            self.now_s,
+            found.kind,
+            found.number,
+            found.action,
+            tool,
+            dict(found.arguments or {}),
+            found.confidence,
+        )
+        self.events.append(event)
+        if event.kind == "made":
+            self.desk.made(event)
+
+    def conversation(self, tokenizer: DialogueTokenizer) -> Conversation:
+        """All of it. The agent's frame is heard while the caller's next one is."""
+        samples = self.frame * FRAME_SIZE
+        audio = np.zeros((2, samples), np.float32)
+        audio[0, FRAME_SIZE:] = np.concatenate(self.pcm)[: samples - FRAME_SIZE]
+        audio[1, : len(self.caller.audio)] = self.caller.audio[:samples]
+        agent, user, floor = zip(*self.streams, strict=True)
+        words = (words_of(agent, tokenizer), words_of(user, tokenizer))
+        floors = np.array(floor, np.uint8)
+        return Conversation(self.caller.name, audio, words, floors, tuple(self.events))
+
+
+@torch.inference_mode()
+def converse(
+    agent: Agent, callers: Iterable[Caller], batch: int, backend: Backend
+) -> Iterator[tuple[Caller, Conversation]]:
+    """Each caller's conversation with the agent, as it ends; at most `batch` are held at a time.
+
+    What comes of a caller does not depend on who else calls: a row's draws have the caller's seed.
+    """
+    state = agent.init_state(batch)
+    waiting = iter(callers)
+    sessions: list[Session | None] = [None] * batch
+    while True:
+        for row in range(batch):
+            if sessions[row] is None and (caller := next(waiting, None)) is not None:
+                sessions[row] = Session(caller, ToolDesk(backend, caller.labels))
+                seed = zlib.crc32(caller.name.encode())
+                agent.begin(state, row, caller.system, caller.tools, seed)
+        if not any(sessions):
+            return
+        _step(agent, state, sessions)
+        for row, session in enumerate(sessions):
+            if session is not None and session.is_over:
+                sessions[row] = None
+                yield session.caller, session.conversation(agent.tokenizer)
+
+
+def _step(agent: Agent, state: Any, sessions: Sequence[Session | None]) -> None:
+    """One frame of every call."""
+    pcm = np.zeros((len(sessions), FRAME_SIZE), np.float32)
+    for row, session in enumerate(sessions):
+        if session is not None:
+            session.give(agent, state, row)
+            pcm[row] = session.next_pcm()
+    active = torch.tensor([session is not None for session in sessions])
+    frame = agent.step(state, torch.from_numpy(pcm), active)
+    for row, session in enumerate(sessions):
+        if session is not None:
+            session.heard(frame, row)
