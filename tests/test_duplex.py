@@ -1,4 +1,4 @@
-"""The duplex model in both arrangements: its law, its streams, its pointers, its training inputs."""
+"""The duplex model in both arrangements: its law, streams, pointers and training inputs."""
 
 import dataclasses
 

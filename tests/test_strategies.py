@@ -115,8 +115,8 @@ def test_two_processes_train_as_one_and_go_on_from_a_checkpoint(
 
 def test_a_killed_run_goes_on_to_the_last_digit(dialogues: Path, tmp_path: Path) -> None:
     options = (
-        "data._target_=train.dialogue_data.DialogueData data.config.text_batch_size=1 "
-        "data.config.workers=1 data.config.steps_per_epoch=5 model.temporal.dropout=0.1 "
+        "data.config.text_batch_size=1 data.config.workers=1 "
+        "data.config.steps_per_epoch=5 model.temporal.dropout=0.1 "
         "callbacks.average={_target_:train.callbacks.WeightAverage} "
         "++callbacks.checkpoint.every_n_train_steps=3"
     )

@@ -55,7 +55,7 @@ class Zero(DeepSpeedStrategy):
         import deepspeed
 
         # Nothing is compiled: gloo does what a reduction in shared memory would.
-        vars(deepspeed.ops)["__compatible_ops__"] = {}
+        deepspeed.ops.__compatible_ops__ = {}  # pyright: ignore[reportAttributeAccessIssue]
         assert self.parallel_devices is not None
         count = len(self.parallel_devices)
         self.parallel_devices = [torch.device("cpu", index) for index in range(count)]
