@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 import lightning
 import numpy as np
 from datasets import config as dataset_settings

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
@@ -85,12 +86,15 @@ class Counter(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1.0)
 
 
-def fit(module: Counter, callbacks: list, steps: int = 4, **trainer) -> None:
+def fit(module: Counter, callbacks: list, steps: int = 4, **trainer: Any) -> None:
+    options: dict[str, Any] = {"devices": 1} | trainer
+    rows: list[Any] = [torch.zeros(4, 1), torch.zeros(1, 1)]
+    loaders = [DataLoader(values) for values in rows]
     lightning.Trainer(
         max_steps=steps, accelerator="cpu", callbacks=callbacks, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        num_sanity_val_steps=0, val_check_interval=4, **{"devices": 1} | trainer,
-    ).fit(module, DataLoader(torch.zeros(4, 1)), DataLoader(torch.zeros(1, 1)))  # fmt: skip
+        num_sanity_val_steps=0, val_check_interval=4, **options,
+    ).fit(module, *loaders)  # fmt: skip
 
 
 def test_the_average_is_validated_and_left_in_the_module() -> None:

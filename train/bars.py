@@ -63,4 +63,9 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar("call_complete_ms_seen", "<=", 320),
         Bar("barge_in_stop_ms_seen", "<=", 400),
     ),
+    "throughput": (
+        Bar("parameters_model", "<=", 10_000_000),
+        Bar("frames_per_s_model", ">=", 2000),
+        Bar("ratio_model", ">=", 0.7),
+    ),
 }

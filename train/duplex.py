@@ -85,7 +85,7 @@ class DuplexTraining(lightning.LightningModule):
         """The weighted loss; logs that of every stream in nats a token that it is about."""
         loss, figures = self.losses(batch)
         self.log_dict({f"train/{name}": value for name, value in figures.items()})
-        self.log("loss", loss, prog_bar=True)
+        self.log("loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: DialogueBatch, batch_index: int) -> None:
@@ -115,6 +115,7 @@ class DuplexTraining(lightning.LightningModule):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         config = self.config
         heard = batch.learn_heard
+        counts = self._counts(batch)
         weights: dict[Stream, tuple[Tensor, Tensor, int, float, float]] = {
             "agent_text": (
                 batch.agent_text, batch.learn_frame, self.pad,
@@ -135,15 +136,29 @@ class DuplexTraining(lightning.LightningModule):
             log_probability = self.model.log_probability(outputs, stream, target)  # [B, L]
             is_token = is_learned & (target != nothing)
             weighed = torch.where(target == nothing, nothing_weight, weight) * is_learned
-            losses[stream] = -(weighed * log_probability).sum() / is_learned.sum().clamp(min=1)
+            losses[stream] = -(weighed * log_probability).sum() / counts[stream]
             figures[stream] = -_mean(log_probability.detach(), is_token)
             figures[f"{stream}_nothing"] = -_mean(log_probability.detach(), is_learned & ~is_token)
         if "user_text" in self.model.config.streams:
             logits = self.model.floor(outputs.hidden)
             floor = F.cross_entropy(logits.flatten(0, 1), batch.floor.flatten(), reduction="none")
             figures["floor"] = _mean(floor.detach().view_as(heard), heard)
-            losses["floor"] = config.floor_weight * _mean(floor.view_as(heard), heard)
+            weighed = config.floor_weight * floor.view_as(heard) * heard
+            losses["floor"] = weighed.sum() / counts["user_text"]
         return losses, figures
+
+    def _counts(self, batch: DialogueBatch) -> dict[str, Tensor]:
+        """Over how many positions each stream's loss is averaged: those of all processes, shared
+        out, so that several train as one would on all of their batches."""
+        masks = {
+            "agent_text": batch.learn_frame,
+            "action": batch.learn_action,
+            "user_text": batch.learn_heard,
+        }
+        counts = torch.stack([mask.sum() for mask in masks.values()]).float()
+        if self._trainer is not None and self.trainer.world_size > 1:
+            counts = self.trainer.strategy.reduce(counts, reduce_op="mean")
+        return dict(zip(masks, counts.clamp(min=1).unbind(), strict=True))
 
     def _code_losses(
         self, outputs: Outputs, batch: DialogueBatch, figures: dict[str, Tensor]
