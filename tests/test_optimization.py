@@ -89,12 +89,12 @@ class Counter(lightning.LightningModule):
 def fit(module: Counter, callbacks: list, steps: int = 4, **trainer: Any) -> None:
     options: dict[str, Any] = {"devices": 1} | trainer
     rows: list[Any] = [torch.zeros(4, 1), torch.zeros(1, 1)]
-    loaders = [DataLoader(values) for values in rows]
+    train, validation = (DataLoader(values) for values in rows)
     lightning.Trainer(
         max_steps=steps, accelerator="cpu", callbacks=callbacks, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, val_check_interval=4, **options,
-    ).fit(module, *loaders)  # fmt: skip
+    ).fit(module, train, validation)  # fmt: skip
 
 
 def test_the_average_is_validated_and_left_in_the_module() -> None:

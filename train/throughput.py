@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from data.dialogue import FLOORS
-from model.duplex import FRAME, DuplexConfig, DuplexModel, Inputs
+from model.duplex import FRAME, DuplexConfig, DuplexModel, Inputs, Stream
 from model.transformer import TransformerConfig
 from train import report
 from train.intervals import Metric, exact, median
