@@ -1,0 +1,76 @@
+"""`python -m train.assemble out=DIR`: a model's directory out of a temporal and a speech run."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from model.checkpoint import Duplex, DuplexDirectoryConfig, load_codec, save_duplex
+from model.duplex import DuplexModel
+from model.speech import SpeechTransformer
+from model.tokens import load_tokenizer
+from train.run import NEWEST
+
+
+def assemble(temporal: Path, speech: Path) -> Duplex:
+    """The newest weights (their average, where the run has one) of two runs of `train.run`.
+
+    Raises FileNotFoundError where a run has left none, and ValueError where the two have been
+    trained with different vocabularies.
+    """
+    hears, speaks = _configuration(temporal), _configuration(speech)
+    texts = [Path(cfg.tokenizer).read_text() for cfg in (hears, speaks)]
+    if texts[0] != texts[1]:
+        raise ValueError(
+            f"speech: {speech} has the tokenizer {speaks.tokenizer}, {temporal} has "
+            f"{hears.tokenizer}: must be the same"
+        )
+    model = DuplexModel(_made(hears.module.model))
+    speaker = SpeechTransformer(_made(speaks.module.speech))
+    _load(model, temporal, "model.")
+    _load(speaker, speech, "speech.")
+    config = DuplexDirectoryConfig(
+        model.config,
+        speaker.config,
+        describe_tools=_made(hears.data.config.positions).describe_tools,
+    )
+    return Duplex(config, model, speaker, load_tokenizer(hears.tokenizer), load_codec())
+
+
+def _configuration(run: Path) -> Any:
+    """That with which a run was started, as Hydra has left it there."""
+    path = run / "hydra" / "config.yaml"
+    if not path.exists():
+        raise FileNotFoundError(f"{run} has no hydra/config.yaml: must be a run of train.run")
+    return OmegaConf.load(path)
+
+
+def _made(node: DictConfig) -> Any:
+    return instantiate(node, _convert_="object")
+
+
+def _load(module: nn.Module, run: Path, prefix: str) -> None:
+    weights = torch.load(run / "checkpoints" / NEWEST, weights_only=False, map_location="cpu")
+    found = weights["state_dict"].items()
+    own = {name.removeprefix(prefix): w for name, w in found if name.startswith(prefix)}
+    module.load_state_dict(own)
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="assemble")
+def main(cfg: DictConfig) -> None:
+    """Hydra entry point."""
+    if not cfg.out:
+        raise SystemExit("error: out is missing: give out=a directory")
+    try:
+        save_duplex(assemble(Path(cfg.temporal), Path(cfg.speech)), Path(cfg.out))
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"{cfg.out}: a model's directory, without figures yet")
+
+
+if __name__ == "__main__":
+    main()
