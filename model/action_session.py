@@ -29,21 +29,22 @@ class ActionEvent(NamedTuple):
 
 
 class ActionSession:
-    """`calls` have been made, `open_calls` of them stand; `waiting` are results to be given."""
+    """`calls` have been made, `standing` of them (number to tool) are neither replaced nor taken
+    back; `waiting` are results to be given."""
 
     def __init__(self, row: int, tokenizer: DialogueTokenizer, grammar: ActionGrammar) -> None:
         self.row, self.tokenizer, self.grammar = row, tokenizer, grammar
         self.matcher = grammar.matcher()
         self.is_open = False
         self.calls = 0
-        self.open_calls: list[int] = []
+        self.standing: dict[int, str] = {}
         self.waiting: list[list[int]] = []
 
     def allowed(self) -> Tensor:
         """Which tokens may come, bool [V]: those of the open burst, or those that open one."""
         if self.is_open:
             return self.matcher.allowed()
-        return self.grammar.openings(self.open_calls)
+        return self.grammar.openings([*self.standing])
 
     def take(self, token: int, probability: float) -> ActionEvent | None:
         """The next token, and how likely the model held it before the mask."""
@@ -51,7 +52,7 @@ class ActionSession:
             self.matcher.accept(token, probability)
             self.is_open = not self.matcher.is_done
             return None if self.is_open else self._made()
-        self.matcher.begin(token, self.open_calls)
+        self.matcher.begin(token, [*self.standing])
         self.is_open = True
         action = self.grammar.kinds[token]
         number = self.calls + 1 if action in _CALLS else 0
@@ -60,12 +61,15 @@ class ActionSession:
     def _made(self) -> ActionEvent:
         action = parse_action(self.tokenizer, self.matcher.tokens)
         number = action.number
+        if action.kind == "cancel":
+            del self.standing[number]
+        if action.kind == "revise":  # the last call of the same tool, or else the last one
+            same = [call for call, tool in self.standing.items() if tool == action.tool]
+            del self.standing[max(same or self.standing)]
         if action.kind in _CALLS:
             self.calls += 1
             number = self.calls
-            self.open_calls.append(number)
-        elif action.kind == "cancel":
-            self.open_calls.remove(number)
+            self.standing[number] = action.tool
         confidence = self.matcher.confidence.weakest
         return ActionEvent(
             self.row, "made", number, action.kind, action.tool, action.arguments, confidence

@@ -89,17 +89,19 @@ class DuplexTraining(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: DialogueBatch, batch_index: int) -> None:
-        """The same figures on dialogues that are not trained on."""
+        """The same figures on dialogues that are not trained on, and how many tokens are right."""
         loss, figures = self.losses(batch)
         figures["loss"] = loss
         self.log_dict(
-            {f"validation/{name}": value for name, value in figures.items()}, sync_dist=True
+            {f"validation/{name}": value for name, value in figures.items()},
+            batch_size=len(batch.kind),
+            sync_dist=True,
         )
 
     def losses(self, batch: DialogueBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted mean over all that is to be learned, and figures that have no gradient."""
         inputs = inputs_of(batch, self.model.config, self.pad, self.idle, self.end)
-        if self.training and self.config.latent_noise and inputs.latents.shape[-1]:
+        if self.training and self.model.config.arrangement == "split":
             scale = self.config.latent_noise * self.model.latent_deviation
             noisy = inputs.latents + scale * torch.randn_like(inputs.latents)
             inputs = inputs._replace(latents=noisy)
@@ -139,6 +141,9 @@ class DuplexTraining(lightning.LightningModule):
             losses[stream] = -(weighed * log_probability).sum() / counts[stream]
             figures[stream] = -_mean(log_probability.detach(), is_token)
             figures[f"{stream}_nothing"] = -_mean(log_probability.detach(), is_learned & ~is_token)
+            if not self.training:
+                likeliest = self.model.log_probabilities(outputs, stream).argmax(dim=-1)
+                figures[f"{stream}_accuracy"] = _mean((likeliest == target).float(), is_token)
         if "user_text" in self.model.config.streams:
             logits = self.model.floor(outputs.hidden)
             floor = F.cross_entropy(logits.flatten(0, 1), batch.floor.flatten(), reduction="none")

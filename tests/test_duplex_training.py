@@ -1,0 +1,79 @@
+"""Training of the duplex model: a tiny one learns a few dialogues by heart."""
+
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from small_dialogues import CODEBOOKS, LATENT_DIM, write_small_dialogues
+
+from model.depth import DepthConfig
+from model.duplex import DuplexConfig
+from model.transformer import TransformerConfig
+from train.dialogue_data import DialogueData, DialogueDataConfig
+from train.duplex import DuplexTraining, DuplexTrainingConfig
+from train.optimization import OptimizationConfig
+from train.positions import PositionsConfig
+
+TOKENIZER = str(Path(__file__).resolve().parents[1] / "model" / "tokenizers" / "front_desk.json")
+TRUNK = TransformerConfig(64, 2, 4, 2, 128, window=256, pinned=64)
+SPLIT = DuplexConfig(2048, TRUNK, latent_dim=LATENT_DIM, pointer_dim=16)
+JOINT = DuplexConfig(
+    2048,
+    TRUNK,
+    arrangement="joint",
+    codebooks=CODEBOOKS,
+    codebook=1024,
+    depth=DepthConfig(64, 32, 1, 2, 64, CODEBOOKS, 1024, text_vocabulary=2049),
+    tied=False,
+    pointer_dim=16,
+)
+
+
+class Watch(lightning.Callback):
+    """Keeps the figures of each step."""
+
+    def __init__(self) -> None:
+        self.figures: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        self.figures.append({name: float(v) for name, v in trainer.callback_metrics.items()})
+
+
+@pytest.fixture(scope="module")
+def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six of them, about two minutes."""
+    folder = tmp_path_factory.mktemp("dialogues")
+    write_small_dialogues(folder, shards=1, dialogues=6)
+    return folder
+
+
+def train(model: DuplexConfig, dialogues: Path, steps: int) -> list[dict[str, float]]:
+    torch.manual_seed(0)
+    watch = Watch()
+    data = DialogueDataConfig(
+        dialogues, TOKENIZER, sequence_length=512, batch_size=4, steps_per_epoch=steps,
+        positions=PositionsConfig(plain_user_text=True, describe_tools=False),
+    )  # fmt: skip
+    module = DuplexTraining(
+        model, DuplexTrainingConfig(), OptimizationConfig(steps, 5e-3, warmup_steps=10), TOKENIZER
+    )
+    lightning.Trainer(
+        accelerator="cpu", devices=1, max_steps=steps, gradient_clip_val=1.0, callbacks=[watch],
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module, DialogueData(data))  # fmt: skip
+    return watch.figures
+
+
+def test_a_tiny_model_learns_two_minutes_by_heart(dialogues: Path) -> None:
+    figures = train(SPLIT, dialogues, steps=250)
+    actions = [step["train/action"] for step in figures[-12:]]  # of all of the dialogues
+    assert sum(actions) / len(actions) <= 0.05
+    assert figures[0]["train/action"] > 3
+
+
+def test_a_joint_model_learns_its_codes_too(dialogues: Path) -> None:
+    figures = train(JOINT, dialogues, steps=12)
+    for name in ("action", "agent_text", "first_code", "acoustic_codes"):
+        assert figures[-1][f"train/{name}"] < figures[0][f"train/{name}"], name
