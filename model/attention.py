@@ -70,10 +70,11 @@ class AttentionState(State):
 
 class Packing(NamedTuple):
     """Where the steps of packed sequences stand: `position` int64 [B, T] in each one's own count,
-    `visible` bool [B, T, T] (row sees column)."""
+    `visible` bool [B, T, T] (row sees column), `spans` the row and steps of each."""
 
     position: Tensor
     visible: Tensor
+    spans: tuple[tuple[int, slice], ...]
 
 
 def packing_of(segment: Tensor, config: AttentionConfig) -> Packing:
@@ -85,7 +86,10 @@ def packing_of(segment: Tensor, config: AttentionConfig) -> Packing:
     is_first = F.pad(segment[:, 1:] != segment[:, :-1], (1, 0), value=True)
     position = index - torch.where(is_first, index, 0).cummax(dim=1).values  # [B, T]
     same = segment[:, :, None] == segment[:, None]
-    return Packing(position, same & visible_from(position, position, config))
+    rows, starts = (values.tolist() for values in is_first.nonzero(as_tuple=True))
+    ends = [start or segment.shape[1] for start in (*starts[1:], 0)]  # the next row begins at 0
+    spans = ((row, slice(*span)) for row, *span in zip(rows, starts, ends, strict=True))
+    return Packing(position, same & visible_from(position, position, config), tuple(spans))
 
 
 def rotate(x: Tensor, position: Tensor, period: float) -> Tensor:
@@ -212,14 +216,29 @@ class SlidingWindowAttention(nn.Module):
         near = rotate(query, position, config.rope_period)
         if config.pinned and (state is not None or x.shape[1] > config.reach):
             mask = self._mask_with_far(query, near, key, position, seen, mask)
+        if packing is None:
+            y = self._attend(near, key, value, mask)
+        else:  # each sequence by itself: most of a packed square is empty
+            parts = [
+                self._attend(
+                    near[row, None, span], key[row, None, span], value[row, None, span],
+                    mask[row, None, :, span, span],
+                )
+                for row, span in packing.spans
+            ]  # fmt: skip
+            y = torch.cat(parts, dim=1).view(x.shape)
+        return self.output(y)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """[B, T, heads, D] on [B, S, kv_heads, D] -> [B, T, heads * D]."""
         y = F.scaled_dot_product_attention(
-            near.transpose(1, 2),
+            query.transpose(1, 2),
             key.transpose(1, 2),
             value.transpose(1, 2),
             attn_mask=mask,
-            enable_gqa=config.heads != config.kv_heads,
+            enable_gqa=self.config.heads != self.config.kv_heads,
         )
-        return self.output(y.transpose(1, 2).flatten(2))
+        return y.transpose(1, 2).flatten(2)
 
     def _mask_with_far(
         self,
