@@ -12,7 +12,7 @@ from torch import nn
 from model.checkpoint import Duplex, DuplexDirectoryConfig, load_codec, save_duplex
 from model.duplex import DuplexModel
 from model.speech import SpeechTransformer
-from model.tokens import load_tokenizer
+from model.tokens import DialogueTokenizer, load_tokenizer
 from train.run import NEWEST
 
 
@@ -30,22 +30,29 @@ def assemble(temporal: Path, speech: Path) -> Duplex:
             f"{hears.tokenizer}: must be the same"
         )
     model = DuplexModel(_made(hears.module.model))
-    speaker = SpeechTransformer(_made(speaks.module.speech))
     _load(model, temporal, "model.")
+    describe_tools = _made(hears.data.config.positions).describe_tools
+    return joined(model, load_tokenizer(hears.tokenizer), describe_tools, speech)
+
+
+def joined(
+    model: DuplexModel, tokenizer: DialogueTokenizer, describe_tools: bool, speech: Path
+) -> Duplex:
+    """A temporal transformer with the speech transformer of a run.
+
+    Raises FileNotFoundError where that has left no weights.
+    """
+    speaker = SpeechTransformer(_made(_configuration(speech).module.speech))
     _load(speaker, speech, "speech.")
-    config = DuplexDirectoryConfig(
-        model.config,
-        speaker.config,
-        describe_tools=_made(hears.data.config.positions).describe_tools,
-    )
-    return Duplex(config, model, speaker, load_tokenizer(hears.tokenizer), load_codec())
+    config = DuplexDirectoryConfig(model.config, speaker.config, describe_tools=describe_tools)
+    return Duplex(config, model, speaker.eval().requires_grad_(False), tokenizer, load_codec())
 
 
 def _configuration(run: Path) -> Any:
     """That with which a run was started, as Hydra has left it there."""
     path = run / "hydra" / "config.yaml"
     if not path.exists():
-        raise FileNotFoundError(f"{run} has no hydra/config.yaml: must be a run of train.run")
+        raise FileNotFoundError(f"{run} has no hydra/config.yaml: train it first (docs/training.md)")
     return OmegaConf.load(path)
 
 
@@ -54,7 +61,8 @@ def _made(node: DictConfig) -> Any:
 
 
 def _load(module: nn.Module, run: Path, prefix: str) -> None:
-    weights = torch.load(run / "checkpoints" / NEWEST, weights_only=False, map_location="cpu")
+    path = run / "checkpoints" / NEWEST
+    weights = torch.load(path, weights_only=False, map_location="cpu")
     found = weights["state_dict"].items()
     own = {name.removeprefix(prefix): w for name, w in found if name.startswith(prefix)}
     module.load_state_dict(own)

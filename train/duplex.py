@@ -1,6 +1,7 @@
 """Training of the temporal transformer (and, where it is joint, of the agent's codes with it)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning
 import torch
@@ -8,8 +9,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.agent import Agent
 from model.duplex import FRAME, DuplexConfig, DuplexModel, Outputs, Stream
 from model.tokens import END, IDLE, PAD, load_tokenizer
+from train.assemble import joined
 from train.duplex_inputs import delayed_codes, inputs_of, newest_before
 from train.optimization import OptimizationConfig, optimizer_of
 from train.packing import DialogueBatch
@@ -47,7 +50,10 @@ class DuplexTrainingConfig:
 
 
 class DuplexTraining(lightning.LightningModule):
-    """A duplex model with all that only training needs; batches are `DialogueBatch`es."""
+    """A duplex model with all that only training needs; batches are `DialogueBatch`es.
+
+    `speech` is a run of the speech transformer, with which `agent` talks.
+    """
 
     def __init__(
         self,
@@ -55,9 +61,11 @@ class DuplexTraining(lightning.LightningModule):
         config: DuplexTrainingConfig,
         optimization: OptimizationConfig,
         tokenizer: str,
+        speech: str | None = None,
     ) -> None:
         super().__init__()
-        words = load_tokenizer(tokenizer)
+        self.speech_run = speech
+        self.words = words = load_tokenizer(tokenizer)
         assert len(words) <= model.vocabulary, (
             f"vocabulary {model.vocabulary}: must hold the tokenizer's {len(words)} tokens"
         )
@@ -73,6 +81,8 @@ class DuplexTraining(lightning.LightningModule):
         if model.pointer_dim:
             table = data.copy_targets()
             self.model.copy_targets[:, : table.shape[1]] = table
+        if self.speech_run is not None:
+            self.agent()  # what is missing is missed now, not at the first validation
         statistics = data.latent_statistics() if model.arrangement == "split" else None
         if statistics is not None:
             self.model.latent_mean[:], self.model.latent_deviation[:] = statistics
@@ -97,6 +107,14 @@ class DuplexTraining(lightning.LightningModule):
             batch_size=len(batch.kind),
             sync_dist=True,
         )
+
+    def agent(self) -> Agent:
+        """What is trained, at work. Raises ValueError where there is no speech transformer."""
+        if self.speech_run is None:
+            raise ValueError("speech is null: must be a run of experiment=speech for it to talk")
+        positions = self.trainer.datamodule.config.positions  # pyright: ignore
+        speech = Path(self.speech_run)
+        return Agent(joined(self.model, self.words, positions.describe_tools, speech))
 
     def losses(self, batch: DialogueBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted mean over all that is to be learned, and figures that have no gradient."""
