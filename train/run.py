@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     trainer = lightning.Trainer(
         default_root_dir=folder,
         logger=_parts(cfg.loggers),
-        callbacks=[part for part in _parts(cfg.callbacks) if part is not None],
+        callbacks=_parts(cfg.callbacks),
         reload_dataloaders_every_n_epochs=1,
         log_every_n_steps=1,
         **instantiate(cfg.trainer, _convert_="object"),
@@ -41,8 +41,9 @@ def main(cfg: DictConfig) -> None:
 
 
 def _parts(node: DictConfig) -> list[Any]:
-    """What stands in a node by name, made."""
-    return list(instantiate(node, _convert_="object").values())
+    """What stands in a node by name, made; null there leaves one out."""
+    parts = instantiate(node, _convert_="object").values()
+    return [part for part in parts if part is not None]
 
 
 if __name__ == "__main__":

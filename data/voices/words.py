@@ -9,7 +9,6 @@ import functools
 import itertools
 from collections.abc import Sequence
 
-import librosa
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,6 +76,8 @@ def words_by_comparison(audio: Audio, reference: Utterance) -> tuple[Word, ...]:
     Both are compared by their mel cepstra and bent onto each other (dynamic time warping), from
     where their sound begins to where it ends: one's silence would be laid on the other's speech.
     """
+    import librosa  # heavy, and only needed to speak
+
     begins_s, sound = _sounding(audio)
     known_begins_s, known_sound = _sounding(reference.audio)
     heard, known = _cepstra(sound), _cepstra(known_sound)  # [cepstra, steps]
@@ -134,6 +135,8 @@ def _sounding(audio: Audio) -> tuple[float, Audio]:
 
 def _cepstra(audio: Audio) -> NDArray[np.float64]:
     """Mel cepstra every 10 ms, without the first, in units of their spread [12, steps]."""
+    import librosa
+
     mels = librosa.feature.mfcc(
         y=audio, sr=SAMPLE_RATE_HZ, n_mfcc=13, hop_length=round(_STEP_S * SAMPLE_RATE_HZ)
     )[1:]
