@@ -188,7 +188,7 @@ class ActionMatcher:
 @functools.lru_cache(maxsize=2)
 def _library_tokenizer(tokenizer: DialogueTokenizer) -> LLTokenizer:
     """Kept, since it takes longer than the tools: a new list of them comes with every session."""
-    return LLTokenizer(tokenizer._tokenizer.to_str(), eos_token=tokenizer.id_of(END))
+    return LLTokenizer(tokenizer.to_json(), eos_token=tokenizer.id_of(END))
 
 
 def parse_action(tokenizer: DialogueTokenizer, tokens: Sequence[int]) -> MadeAction:

@@ -132,6 +132,10 @@ class DialogueTokenizer:
         """The text of any tokens, special ones as they are written."""
         return self._tokenizer.decode(tokens, skip_special_tokens=False)
 
+    def to_json(self) -> str:
+        """What `tokenizer.json` holds."""
+        return self._tokenizer.to_str()
+
     def save(self, path: Path) -> None:
         """Writes `tokenizer.json`."""
         self._tokenizer.save(str(path))

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -61,7 +62,7 @@ def main(cfg: DictConfig) -> None:
             cfg.processes,
             " ".join(["python -m train.evaluate", *sys.argv[1:]]),
         )
-    except ValueError as error:
+    except (ValueError, InstantiationException) as error:
         raise SystemExit(f"error: {error}") from error
     print(report.markdown(done))
     print(f"written: {cfg.out} and {Path(cfg.out).with_suffix('.md')}")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from data.perform import perform
 from data.scripts.compose import compose
-from data.scripts.composer import _LATENCY_S
+from data.scripts.composer import LATENCY_S
 from data.scripts.domain import Domain, Tool, load_domain
 from data.scripts.open_call import result_of
 from data.scripts.scene import SELECTORS
@@ -42,7 +42,7 @@ class Backend:
         """The arguments and what was found, or `error`: `not_found` for what the domain does not
         know and for some numbers."""
         rng = random.Random(f"{self.seed} {tool} {json.dumps(dict(arguments), sort_keys=True)}")
-        latency_s = round(rng.uniform(*_LATENCY_S["ok"]), 3)
+        latency_s = round(rng.uniform(*LATENCY_S["ok"]), 3)
         known = self.domain.tools.get(tool)
         if known is None or tool not in self.domain.replies or not self._knows(known, arguments):
             return Answer({**arguments, "error": "not_found"}, latency_s)

@@ -30,7 +30,7 @@ from data.scripts.turn import (
 )
 from data.sentences import Split
 
-_LATENCY_S = {"ok": (0.2, 3.0), "timeout": (4.0, 6.0)}
+LATENCY_S = {"ok": (0.2, 3.0), "timeout": (4.0, 6.0)}  # from a call to its result, by outcome
 _OVER = (0.25, 0.7)
 
 
@@ -277,7 +277,7 @@ class Composer:
 
     def _ran(self, call: Call, outcome: str, wait: Turn | None) -> dict[str, str]:
         result = result_of(self.domain, call, outcome, self.rng)
-        latency_s = round(self.rng.uniform(*_LATENCY_S.get(outcome, _LATENCY_S["ok"])), 3)
+        latency_s = round(self.rng.uniform(*LATENCY_S.get(outcome, LATENCY_S["ok"])), 3)
         self.steps.append(Ran(call.number, call.tool, latency_s, result, wait))
         return result
 
