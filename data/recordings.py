@@ -12,7 +12,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,6 +45,8 @@ def read(path: Path) -> NDArray[np.float32]:
     """Reads G.722, WAV or FLAC as mono float32 [T] at 24 kHz."""
     if path.suffix != ".g722":
         return read_24khz(path)
+    import av  # large, and not needed to train
+
     with av.open(str(path), format="g722") as container:
         blocks = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
     pcm = np.concatenate(blocks).astype(np.float32) / np.float32(32768)

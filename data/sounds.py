@@ -40,6 +40,11 @@ def room_noise(samples: int, rng: np.random.Generator) -> Audio:
     return (noise / (noise.std() + 1e-9)).astype(np.float32)
 
 
+def silent_music(rng: np.random.Generator) -> Audio:
+    """Zeros as long as hold music lasts, for what nobody hears."""
+    return np.zeros(int(rng.uniform(*_MUSIC_S) * SAMPLE_RATE_HZ), np.float32)
+
+
 def music(split: Split, rng: np.random.Generator) -> Audio:
     """Some seconds of hold music; each piece belongs to training or to tests."""
     pieces = music_of(split)

@@ -12,7 +12,8 @@ from data.scripts.script import Did, Heard, Ran, Said, Silence
 from data.scripts.spoken_turn import speak
 from data.scripts.turn import Turn
 from data.sentences import Split
-from data.sounds import cough, music
+from data.sounds import cough, music, silent_music
+from data.voices.silent import SILENT
 from data.voices.style import NEUTRAL
 from data.voices.utterance import SAMPLE_RATE_HZ
 
@@ -126,7 +127,8 @@ class Timeline:
         if step.sound == "cough":
             audio = cough(seed)
         elif step.sound == "music":
-            audio = music(self.split, seed)
+            is_silent = self.cast.user == SILENT
+            audio = silent_music(seed) if is_silent else music(self.split, seed)
         else:
             assert step.turn is not None
             spoken = speak(step.turn, self.cast.other, NEUTRAL)

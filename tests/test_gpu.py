@@ -17,6 +17,7 @@ from model.tokens import PAD
 from train.dialogue_data import DialogueData, DialogueDataConfig
 from train.duplex import DuplexTraining, DuplexTrainingConfig
 from train.optimization import OptimizationConfig
+from train.positions import PositionsConfig
 
 pytestmark = [
     pytest.mark.gpu,
@@ -76,8 +77,9 @@ def test_training(tmp_path: Path) -> None:
         torch.manual_seed(0)
         watch = Watch()
         data = DialogueDataConfig(
-            tmp_path, TOKENIZER, sequence_length=512, batch_size=2, steps_per_epoch=6
-        )
+            tmp_path, TOKENIZER, sequence_length=512, batch_size=2, steps_per_epoch=6,
+            positions=PositionsConfig(plain_user_text=True, describe_tools=False),
+        )  # fmt: skip
         model = DuplexConfig(2048, TRUNK, latent_dim=LATENT_DIM, pointer_dim=16)
         config = DuplexTrainingConfig(latent_noise=0, bfloat16=False)
         module = DuplexTraining(
