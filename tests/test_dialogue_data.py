@@ -390,7 +390,7 @@ def write_shards(folder: Path, sizes: Sequence[int], latent_dim: int = LATENT_DI
 def data_of(folder: Path, **changes: Any) -> DialogueData:
     config = DialogueDataConfig(
         **{
-            "folder": folder, "tokenizer": folder / "tokenizer.json", "sequence_length": 300,
+            "folders": [folder], "tokenizer": folder / "tokenizer.json", "sequence_length": 300,
             "batch_size": 2, "steps_per_epoch": 6, "positions": OFTEN, "shuffle_rows": 4, **changes,
         }
     )  # fmt: skip

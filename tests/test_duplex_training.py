@@ -52,7 +52,7 @@ def train(model: DuplexConfig, dialogues: Path, steps: int) -> list[dict[str, fl
     torch.manual_seed(0)
     watch = Watch()
     data = DialogueDataConfig(
-        dialogues, TOKENIZER, sequence_length=512, batch_size=4, steps_per_epoch=steps,
+        [dialogues], TOKENIZER, sequence_length=512, batch_size=4, steps_per_epoch=steps,
         positions=PositionsConfig(plain_user_text=True, describe_tools=False),
     )  # fmt: skip
     module = DuplexTraining(

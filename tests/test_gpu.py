@@ -77,7 +77,7 @@ def test_training(tmp_path: Path) -> None:
         torch.manual_seed(0)
         watch = Watch()
         data = DialogueDataConfig(
-            tmp_path, TOKENIZER, sequence_length=512, batch_size=2, steps_per_epoch=6,
+            [tmp_path], TOKENIZER, sequence_length=512, batch_size=2, steps_per_epoch=6,
             positions=PositionsConfig(plain_user_text=True, describe_tools=False),
         )  # fmt: skip
         model = DuplexConfig(2048, TRUNK, latent_dim=LATENT_DIM, pointer_dim=16)

@@ -50,7 +50,7 @@ def test_recordings_become_shards_that_train(recordings: Path, tmp_path: Path) -
     assert rows[0]["floor"][15:19] == [2, 2, 2, 2]
     assert {row["licence"] for row in rows} == {"CC0"}
     train_tokenizer(["hello thanks"], 512).save(tmp_path / "tokenizer.json")
-    config = DialogueDataConfig(out, tmp_path / "tokenizer.json", 128, 1, 1)
+    config = DialogueDataConfig([out], tmp_path / "tokenizer.json", 128, 1, 1)
     data = DialogueData(config)
     data.setup("fit")
     laid = [laid_out(row, data.tokenizer, config) for row in rows]

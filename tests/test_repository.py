@@ -295,7 +295,7 @@ def test_a_model_needs_no_extra() -> None:
     """What runs or trains one does without what only makes its data or scores it."""
     program = """
 import sys, lightning  # which tries some of them itself
-sys.modules |= dict.fromkeys(("librosa", "onnx", "av", "pocketsphinx", "faster_whisper", "deepspeed"))
+sys.modules |= dict.fromkeys(("librosa", "av", "pocketsphinx", "faster_whisper", "deepspeed"))
 import model.agent, train.duplex, train.dialogue_data, train.run, train.speech, train.talk
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

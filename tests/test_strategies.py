@@ -51,7 +51,7 @@ def train(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = " ".join([*TINY, f"data.config.folder={dialogues}"])
+    options = " ".join([*TINY, f"data.config.folders=[{dialogues}]"])
     running = []
     for rank in range(processes):
         environment = {

@@ -146,7 +146,7 @@ def test_training_gets_every_call_of_the_shards_to_learn(made: Path, tmp_path: P
     ]
     tokenizer = train_tokenizer(calls, 512)
     tokenizer.save(tmp_path / "tokenizer.json")
-    config = DialogueDataConfig(made, tmp_path / "tokenizer.json", 4096, 1, 1)
+    config = DialogueDataConfig([made], tmp_path / "tokenizer.json", 4096, 1, 1)
     learned = ""
     for row in datasets.IterableDataset.from_parquet(shards):
         laid = laid_out(row, tokenizer, config)

@@ -121,7 +121,7 @@ def test_any_value_is_said_and_written(tokenizer: DialogueTokenizer) -> None:
 
 def data_of(folder: Path, **changes: Any) -> DialogueData:
     config = DialogueDataConfig(
-        folder=folder, tokenizer=SHIPPED, sequence_length=700, batch_size=0, steps_per_epoch=3,
+        folders=[folder], tokenizer=SHIPPED, sequence_length=700, batch_size=0, steps_per_epoch=3,
         text_batch_size=2, text=TEXT, positions=PLAIN, **changes,
     )  # fmt: skip
     data = DialogueData(config)

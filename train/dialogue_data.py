@@ -12,7 +12,7 @@ import functools
 import itertools
 import logging
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,14 @@ _LAPS = 1_000_000  # over the rows within an epoch, at most
 @dataclass(frozen=True)
 class DialogueDataConfig:
     """A batch is `batch_size` sequences of `sequence_length` positions out of the shards in
-    `folder`, then `text_batch_size` of dialogues without sound, made on the fly as `text` says.
+    `folders`, then `text_batch_size` of dialogues without sound, made on the fly as `text` says.
 
-    The first `validation_shards` are not trained on; validation has all of their dialogues, and
-    `validation_text_batches` of texts of the test split. `shuffle_rows` is how many rows each
-    worker holds to draw the next one from.
+    The first `validation_shards` of the first folder are not trained on; validation has all of
+    their dialogues, and `validation_text_batches` of texts of the test split. `shuffle_rows` is how
+    many rows each worker holds to draw the next one from.
     """
 
-    folder: Path | str
+    folders: Sequence[Path | str]
     tokenizer: Path | str
     sequence_length: int
     batch_size: int
@@ -214,7 +214,7 @@ class Validation:
 
 
 class DialogueData(lightning.LightningDataModule):
-    """Streams `folder/*.parquet`, whose rows follow `data.shards.features`, and texts."""
+    """Streams `*.parquet`, whose rows follow `data.shards.features`, and texts."""
 
     def __init__(self, config: DialogueDataConfig) -> None:
         super().__init__()
@@ -224,14 +224,17 @@ class DialogueData(lightning.LightningDataModule):
         """Finds the shards; raises FileNotFoundError where there are none, and as `load_tokenizer`
         does."""
         config = self.config
-        found = [str(path) for path in sorted(Path(config.folder).glob("*.parquet"))]
+        found: list[str] = []
+        for number, folder in enumerate(config.folders):
+            shards = [str(path) for path in sorted(Path(folder).glob("*.parquet"))]
+            wanted = bool(config.batch_size) + (0 if number else config.validation_shards)
+            if len(shards) < wanted:
+                raise FileNotFoundError(
+                    f"{folder} holds {len(shards)} shards (*.parquet): must be {wanted} at least"
+                )
+            found += shards
         self.validation_shards = found[: config.validation_shards]
         self.shards = found[config.validation_shards :]
-        wanted = bool(config.batch_size) + config.validation_shards
-        if len(found) < wanted:
-            raise FileNotFoundError(
-                f"{config.folder} holds {len(found)} shards (*.parquet): must be {wanted} at least"
-            )
         self.tokenizer = load_tokenizer(config.tokenizer)
 
     def copy_targets(self) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.agent import Agent
+from model.checkpoint import load_duplex
 from model.duplex import FRAME, DuplexConfig, DuplexModel, Outputs, Stream
 from model.tokens import END, IDLE, PAD, load_tokenizer
 from train.assemble import joined
@@ -25,7 +26,8 @@ class DuplexTrainingConfig:
 
     `*_nothing_weight` is that of `<pad>` or `<idle>`, which most frames hold. `latent_noise` is the
     share of its deviation that is added to a latent. `speaking_frames` bounds the frames a batch
-    whose codes are learned (joint).
+    whose codes are learned (joint). `init_from` is a model's directory, or the name of one that
+    ships, from whose weights it goes on.
     """
 
     agent_text_weight: float = 1.0
@@ -41,6 +43,7 @@ class DuplexTrainingConfig:
     speaking_frames: int = 640
     bfloat16: bool = True
     checkpoint_activations: bool = False
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
@@ -72,6 +75,8 @@ class DuplexTraining(lightning.LightningModule):
         )
         self.config, self.optimization = config, optimization
         self.model = DuplexModel(model)
+        if config.init_from:
+            self.model.load_state_dict(load_duplex(config.init_from).model.state_dict())
         self.model.temporal.checkpoint_activations = config.checkpoint_activations
         self.pad, self.idle, self.end = (words.id_of(token) for token in (PAD, IDLE, END))
         assert self.pad == model.pad, f"pad {model.pad}: must be the tokenizer's, {self.pad}"
