@@ -18,8 +18,8 @@ help: ## list the targets
 
 setup: apt $(STAMP) ## install what is missing: Debian packages, .venv, this project
 
-demo: setup ## a recording through the codec in 80 ms steps: a table, wavs, a picture in demo/
-	$(BIN)/python -m serve.codec_demo
+demo: setup ## a recording of a voice that no training heard calls nano; leaves the call in demo/
+	$(BIN)/python -m train.talk checkpoint=nano input=data/calls/demo.flac tools=front_desk out=demo
 
 test: setup ## every test that this machine can run
 	$(BIN)/python -m pytest

@@ -1,4 +1,4 @@
-"""`make demo`: a human recording through the codec in 80 ms steps.
+"""`python -m serve.codec_demo`: a human recording through the codec in 80 ms steps.
 
 Prints what each step took and a table beside Opus and Codec 2; leaves the recording, what came back
 and a picture of both in demo/.

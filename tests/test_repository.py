@@ -212,7 +212,7 @@ def test_shipped_corpus_keeps_voices_back(name: str) -> None:
     voices = (
         config.train_sentences
         if isinstance(config, CorpusConfig)
-        else [*config.agent_voices, *getattr(config, "user_voices", [])]
+        else [v for side in ("agent", "user") for v in getattr(config, f"{side}_voices", [])]
     )
     heard = {name for voice in voices for name in re.split(r"[:+]", voice)[1:]}
     assert heard
