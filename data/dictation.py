@@ -14,15 +14,14 @@ import numpy as np
 from data.corpus import check_voices
 from data.dialogue import USER, Dialogue
 from data.line import LineShares, over_line
-from data.render import Placed, render
+from data.monologues import one_by_one
+from data.render import render
 from data.scripts.compose import compose, draw_scenes
 from data.scripts.domain import load_domain
 from data.scripts.script import Said
-from data.scripts.spoken_turn import speak
 from data.scripts.turn import Piece, Turn
 from data.sentences import Split, sentences
 from data.voices.say import licence_of
-from data.voices.utterance import SAMPLE_RATE_HZ
 
 ROLE = "You take dictation. Write down what is said, and say nothing."
 _GAP_S = (0.3, 1.2)  # of silence between lines
@@ -71,12 +70,8 @@ class DictationCorpus:
             for weights in (self.user_voices, self.styles)
         )
         factor = round(rng.uniform(*self.user_speeds), 3)
-        placed: list[Placed] = []
-        end_s = rng.uniform(*_GAP_S)
-        for turn in itertools.islice(self._turns(name, rng), self.turns):
-            spoken = speak(turn, voice, style, factor)
-            placed.append(Placed(USER, spoken, end_s, style=style))
-            end_s += len(spoken.utterance.audio) / SAMPLE_RATE_HZ + rng.uniform(*_GAP_S)
+        turns = itertools.islice(self._turns(name, rng), self.turns)
+        placed, end_s = one_by_one(turns, USER, voice, style, _GAP_S, rng, factor)
         spoken = Dialogue(
             name,
             render(placed, (), end_s),

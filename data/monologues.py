@@ -6,7 +6,7 @@ what is said comes from a domain, with values drawn afresh, so that names and di
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from data.corpus import check_voices
@@ -61,13 +61,8 @@ class MonologueCorpus:
         rng = random.Random(name)
         voice = rng.choice(self.agent_voices)
         style = rng.choices([*self.styles], [*self.styles.values()])[0]
-        placed: list[Placed] = []
-        end_s = rng.uniform(*_GAP_S)
-        for turn in itertools.islice(self._turns(name, rng), self.turns):
-            spoken = speak(turn, voice, style)
-            placed.append(Placed(AGENT, spoken, end_s, style=style))
-            # Whatever silence the voice leaves at the end counts: the next turn is on no grid.
-            end_s += len(spoken.utterance.audio) / SAMPLE_RATE_HZ + rng.uniform(*_GAP_S)
+        turns = itertools.islice(self._turns(name, rng), self.turns)
+        placed, end_s = one_by_one(turns, AGENT, voice, style, _GAP_S, rng)
         words = tuple(word for one in placed for word in one.words())
         return Dialogue(
             name,
@@ -85,6 +80,27 @@ class MonologueCorpus:
             yield next(scripted)
             said = [next(everyday) for _ in range(rng.randint(1, _MOST_SENTENCES))]
             yield Turn(tuple(Piece(word) for word in " ".join(said).split()))
+
+
+def one_by_one(
+    turns: Iterable[Turn],
+    side: int,
+    voice: str,
+    style: str,
+    gap_s: tuple[float, float],
+    rng: random.Random,
+    factor: float = 1.0,
+) -> tuple[list[Placed], float]:
+    """One side's turns with silence of `gap_s` before, between and behind them, and when it ends;
+    `factor` as in `speak`."""
+    placed: list[Placed] = []
+    end_s = rng.uniform(*gap_s)
+    for turn in turns:
+        spoken = speak(turn, voice, style, factor)
+        placed.append(Placed(side, spoken, end_s, style=style))
+        # Whatever silence the voice leaves at the end counts: the next turn is on no grid.
+        end_s += len(spoken.utterance.audio) / SAMPLE_RATE_HZ + rng.uniform(*gap_s)
+    return placed, end_s
 
 
 def scripted_turns(domain: str, split: Split, rng: random.Random) -> Iterator[Turn]:

@@ -399,6 +399,25 @@ def data_of(folder: Path, **changes: Any) -> DialogueData:
     return data
 
 
+def test_several_folders_train_and_the_first_validates(tmp_path: Path, tokenizer) -> None:
+    folders = [tmp_path / "calls", tmp_path / "read"]
+    for folder in folders:
+        folder.mkdir()
+        write_shards(folder, [1, 1])
+    tokenizer.save(tmp_path / "tokenizer.json")
+    changes = {"tokenizer": tmp_path / "tokenizer.json", "validation_shards": 1}
+    data = data_of(tmp_path, folders=folders, **changes)
+    names = [
+        [Path(shard).parent.name for shard in found]
+        for found in (data.validation_shards, data.shards)
+    ]
+    assert names == [["calls"], ["calls", "read", "read"]]
+    with pytest.raises(ValueError, match="must be a list of folders"):
+        data_of(tmp_path, folders=str(folders[0]), **changes)
+    with pytest.raises(FileNotFoundError, match="none holds 0 shards"):
+        data_of(tmp_path, folders=[*folders, tmp_path / "none"], **changes)
+
+
 def segments(batches: Sequence[DialogueBatch]) -> list[tuple[int, DialogueBatch]]:
     """(number of the row, what the batch holds of it) of each dialogue, in order."""
     found = []

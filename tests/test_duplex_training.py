@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_dialogues import CODEBOOKS, LATENT_DIM, write_small_dialogues
 
+from model.checkpoint import load_duplex
 from model.depth import DepthConfig
 from model.duplex import DuplexConfig
 from model.transformer import TransformerConfig
@@ -77,3 +78,13 @@ def test_a_joint_model_learns_its_codes_too(dialogues: Path) -> None:
     figures = train(JOINT, dialogues, steps=12)
     for name in ("action", "agent_text", "first_code", "acoustic_codes"):
         assert figures[-1][f"train/{name}"] < figures[0][f"train/{name}"], name
+
+
+def test_training_goes_on_from_a_models_directory() -> None:
+    shipped = load_duplex("nano").model
+    config = DuplexTrainingConfig(init_from="nano")
+    begun = DuplexTraining(shipped.config, config, OptimizationConfig(9, 1e-3, 1), TOKENIZER)
+    for name, weight in shipped.state_dict().items():
+        assert torch.equal(weight, begun.model.state_dict()[name]), name
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        DuplexTraining(SPLIT, config, OptimizationConfig(9, 1e-3, 1), TOKENIZER)

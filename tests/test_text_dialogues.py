@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from data.perform import perform
 from data.scripts.domain import load_domain
+from data.suites.suite import load_suites
+from data.timeline import Cast
+from data.voices.silent import SILENT
 from model.tokens import MADE, PAD, DialogueTokenizer, load_tokenizer
 from train.copying import DONE, SPOKEN, copy_targets
 from train.dialogue_data import DialogueData, DialogueDataConfig, Part
@@ -205,3 +210,20 @@ def test_every_name_is_one_token_in_the_shipped_vocabulary(tokenizer: DialogueTo
     for name in load_domain("front_desk").slots["person"].values or ():
         assert len(tokenizer.encode(name)) == len(tokenizer.encode(f" {name}")) == 1
     assert SHIPPED.stat().st_size < 200_000
+
+
+# Without sound
+
+
+def test_a_text_needs_no_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that trains may have none: hold music that nobody hears is only as long."""
+
+    def missing(*_: object) -> None:
+        raise FileNotFoundError("no music")
+
+    monkeypatch.setattr("data.timeline.music", missing)
+    script = load_suites("front_desk").suites["silence"].script(2)  # music
+    silence = perform(script, Cast(SILENT, SILENT, SILENT), "music", random.Random(0))
+    assert silence.seconds > 8
+    with pytest.raises(FileNotFoundError, match="no music"):
+        perform(script, Cast(SILENT, "flite:rms", SILENT), "music", random.Random(0))

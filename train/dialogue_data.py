@@ -62,6 +62,8 @@ class DialogueDataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.folders, str | Path):
+            raise ValueError(f"folders is {str(self.folders)!r}: must be a list of folders")
         if min(self.sequence_length, self.steps_per_epoch, self.shuffle_rows) < 1:
             raise ValueError("sequence_length, steps_per_epoch and shuffle_rows must be 1 or more")
         counts = (self.batch_size, self.text_batch_size, self.workers, self.seed)
