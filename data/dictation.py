@@ -1,13 +1,16 @@
 """The caller alone, who reads to an agent that writes down: to hear words, not to guess sentences.
 
-Half of the lines are everyday sentences, half words of the domain's calls in any order. Who learns
-from calls alone soon knows their few thousand sentences by heart, and hears them in everything.
+A line is an everyday sentence, or words of the domain's calls in any order, or common words in any
+order. Who learns from calls alone soon knows their few thousand sentences by heart, and hears them
+in everything.
 """
 
+import functools
 import itertools
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -90,6 +93,7 @@ class DictationCorpus:
         while True:
             yield _turn(next(everyday).split())
             yield _turn(itertools.islice(words, rng.randint(*_WORDS)))
+            yield _turn(rng.choices(_common_words(), k=rng.randint(*_WORDS)))
 
     def _words(self, rng: random.Random) -> Iterator[str]:
         """Those of both sides of one call after another, in any order and without punctuation."""
@@ -101,6 +105,11 @@ class DictationCorpus:
             words = [word for word in words if word]
             rng.shuffle(words)
             yield from words
+
+
+@functools.cache
+def _common_words() -> list[str]:
+    return Path(__file__).with_name("common_words.txt").read_text().split()
 
 
 def _turn(words: Iterator[str] | list[str]) -> Turn:

@@ -39,8 +39,9 @@ class AgentConfig:
 class AgentState(State):
     """Everything of the callers but what their open bursts are held to; integers are int64 [B].
 
-    `agent_text`, `user_text` and `floor` are the last frame's; `action` and `is_new` (bool) as in
-    `Inputs`. `positions` counts what has gone in. A row is to be begun before its first step.
+    `agent_text`, `user_text` and `floor` are the last frame's, `holder` is who has held the floor
+    for two frames; `action` and `is_new` (bool) as in `Inputs`. `positions` counts what has gone
+    in. A row is to be begun before its first step.
     """
 
     codec: State
@@ -49,6 +50,7 @@ class AgentState(State):
     agent_text: Tensor
     user_text: Tensor
     floor: Tensor
+    holder: Tensor
     action: Tensor
     is_new: Tensor
     positions: Tensor
@@ -95,6 +97,7 @@ class Agent:
             agent_text=zeros(),
             user_text=zeros(),
             floor=zeros(),
+            holder=zeros(),
             action=zeros(),
             is_new=zeros(torch.bool),
             positions=zeros(),
@@ -268,6 +271,9 @@ class Agent:
         return tokens, logits.exp().gather(1, tokens[:, None])[:, 0]
 
     def _yield(self, state: AgentState, floor: Tensor, active: Tensor) -> None:
-        """Who is spoken over falls silent: what was still to be said is dropped."""
-        taken = (floor == USERS) & (state.floor == AGENTS) & active
+        """Who is spoken over for two frames falls silent: what was still to be said is dropped. A
+        cough or a word to somebody else may look like a turn for one."""
+        is_sure = floor == state.floor  # [B]
+        taken = is_sure & (floor == USERS) & (state.holder == AGENTS) & active
         self.speech.hush(state.speech, taken)
+        keep(state.holder, floor, active & is_sure)

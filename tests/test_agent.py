@@ -9,6 +9,7 @@ import torch
 from tiny_duplex import TOOLS, tiny_duplex
 from torch import Tensor
 
+from data.dialogue import AGENTS, FLOORS, USERS
 from model.action_session import ActionEvent
 from model.agent import Agent, AgentConfig, AgentFrame, AgentState
 from model.duplex import FRAME, Inputs
@@ -153,3 +154,22 @@ def test_wrong_calls_are_refused(agent: Agent) -> None:
     twice = json.loads(json.dumps([*TOOLS, *TOOLS]))
     with pytest.raises(ValueError, match="order_status"):
         agent.begin(state, 0, "Hello.", twice)
+
+
+def test_it_falls_silent_once_the_caller_has_had_the_floor_for_two_frames(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame of his between two of its own, as a cough looks, does not silence it."""
+    heard = [AGENTS, AGENTS, USERS, AGENTS, AGENTS, USERS, USERS, USERS]
+    floors = iter(heard)
+    hushed: list[bool] = []
+
+    def floor_logits(hidden: Tensor) -> Tensor:
+        return torch.eye(len(FLOORS))[next(floors)].expand(1, 1, -1)
+
+    monkeypatch.setattr(agent.model, "floor", floor_logits)
+    monkeypatch.setattr(agent.speech, "hush", lambda _, mask: hushed.append(bool(mask)))
+    state = agent.init_state(1)
+    agent.begin(state, 0, "Hello.", TOOLS, seed=1)
+    talk(agent, state, pcm_of(1, len(heard)))
+    assert [number for number, now in enumerate(hushed) if now] == [6]

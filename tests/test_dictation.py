@@ -1,8 +1,11 @@
 """Callers who read: nothing but their words, in no order that a call has."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import data.dictation
 from data.dialogue import AGENT, USER, USERS
 from data.dictation import ROLE, DictationCorpus
 from data.line import LineShares
@@ -38,3 +41,12 @@ def test_a_dictation_is_the_same_whenever_it_is_made() -> None:
 def test_held_out_voices_do_not_read() -> None:
     with pytest.raises(ValueError, match="flite:awb"):
         corpus(user_voices={"flite:awb": 1.0})
+
+
+def test_a_third_of_the_lines_are_common_words() -> None:
+    common = {*(Path(data.dictation.__file__).parent / "common_words.txt").read_text().split()}
+    read = corpus(turns=30).dialogue(0, 1)
+    words = [word.text.strip(",.") for word in read.words[USER]]
+    assert len([word for word in words if word in common]) > len(words) / 3
+    unusual = {"guarantee", "umbrella", "wireless", "sixteen"}
+    assert unusual <= common

@@ -6,6 +6,7 @@ import lightning
 import pytest
 import torch
 from small_dialogues import CODEBOOKS, LATENT_DIM, write_small_dialogues
+from torch import Tensor
 
 from model.checkpoint import load_duplex
 from model.depth import DepthConfig
@@ -15,6 +16,7 @@ from train.dialogue_data import DialogueData, DialogueDataConfig
 from train.duplex import DuplexTraining, DuplexTrainingConfig
 from train.optimization import OptimizationConfig
 from train.positions import PositionsConfig
+from train.text_dialogues import TextDialoguesConfig
 
 TOKENIZER = str(Path(__file__).resolve().parents[1] / "model" / "tokenizers" / "front_desk.json")
 TRUNK = TransformerConfig(64, 2, 4, 2, 128, window=256, pinned=64)
@@ -88,3 +90,59 @@ def test_training_goes_on_from_a_models_directory() -> None:
         assert torch.equal(weight, begun.model.state_dict()[name]), name
     with pytest.raises(RuntimeError, match="size mismatch"):
         DuplexTraining(SPLIT, config, OptimizationConfig(9, 1e-3, 1), TOKENIZER)
+
+
+def disturbed(noise: float, hidden_share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, what training makes of them, and the mean that stands for hidden ones."""
+    torch.manual_seed(0)
+    config = DuplexTrainingConfig(latent_noise=noise, hidden_share=hidden_share)
+    module = DuplexTraining(SPLIT, config, OptimizationConfig(2, 1e-3, warmup_steps=1), TOKENIZER)
+    module.model.latent_mean.fill_(3.0)
+    module.model.latent_deviation[:] = torch.linspace(0.1, 2.0, LATENT_DIM)
+    latents = torch.randn(4, 2000, LATENT_DIM)
+    return latents, module.disturbed(latents), module.model.latent_mean
+
+
+def test_some_latents_are_hidden_in_short_stretches() -> None:
+    latents, heard, mean = disturbed(noise=0.0, hidden_share=0.1)
+    hidden = (heard == mean).all(-1)
+    assert torch.equal(heard[~hidden], latents[~hidden])
+    assert 0.07 < hidden.float().mean() < 0.11
+    lengths = [
+        len(run) for row in hidden.int().tolist() for run in "".join(map(str, row)).split("0")
+    ]
+    assert sorted({length for length in lengths if length})[:3] == [1, 2, 3]
+    assert max(lengths) < 9
+
+
+def test_noise_is_a_share_of_each_latents_deviation() -> None:
+    latents, heard, _ = disturbed(noise=0.1, hidden_share=0.0)
+    deviation = torch.linspace(0.1, 2.0, LATENT_DIM)
+    torch.testing.assert_close((heard - latents).std((0, 1)), 0.1 * deviation, rtol=0.05, atol=0)
+
+
+def test_what_only_sound_tells_is_validated_on_sound_alone(tmp_path: Path) -> None:
+    """Texts must not make the figures of the caller's words better."""
+    text = TextDialoguesConfig({"front_desk": 1.0}, CODEBOOKS, LATENT_DIM, any_values=0.0)
+    write_small_dialogues(tmp_path, shards=2, dialogues=3)
+    figures = []
+    for batches in (0, 3):
+        data = DialogueData(
+            DialogueDataConfig(
+                [tmp_path], TOKENIZER, sequence_length=512, batch_size=8, steps_per_epoch=1,
+                text=text, validation_shards=1, validation_text_batches=batches,
+                positions=PositionsConfig(plain_user_text=True, describe_tools=False),
+            )
+        )  # fmt: skip
+        torch.manual_seed(0)
+        module = DuplexTraining(
+            SPLIT, DuplexTrainingConfig(), OptimizationConfig(2, 1e-3, warmup_steps=1), TOKENIZER
+        )
+        trainer = lightning.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
+        )
+        figures.append(trainer.validate(module, data, verbose=False)[0])
+    alone, beside = figures
+    for name in ("user_text", "user_text_accuracy", "floor"):
+        assert beside[f"validation/{name}"] == alone[f"validation/{name}"]
+    assert beside["validation/agent_text"] != alone["validation/agent_text"]

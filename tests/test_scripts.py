@@ -1,6 +1,7 @@
 """Scripts: phrasings, spoken values, requests and what becomes of them when people speak."""
 
 import dataclasses
+import itertools
 import random
 import re
 
@@ -16,7 +17,7 @@ from data.scripts.disfluency import (
     with_pause,
     with_restart,
 )
-from data.scripts.domain import Domain, load_domain, phrasing_split
+from data.scripts.domain import Domain, load_domain, of_split, phrasing_split, with_added
 from data.scripts.grammar import Part, phrasings, skeleton
 from data.scripts.slots import Slot
 from data.scripts.spoken_turn import speak
@@ -195,6 +196,21 @@ def test_training_names_no_digits_that_the_tests_name(tool: str) -> None:
         return {str(sorted(call.arguments.items())) for turn in turns for call in turn.calls}
 
     assert named("train").isdisjoint(named("test"))
+
+
+def test_added_phrasings_are_for_training_alone() -> None:
+    """What tests may say is what they could say before: the suites hash to what was frozen."""
+    plain = phrasings("could you find {order_id}?"), phrasings("where did {order_id} go to?")
+    before = {"order_status": tuple(itertools.chain(*plain))}
+    added = [
+        f"{start} {{order_id}} now{end}?" for start in ("is", "was", "has") for end in ("", " then")
+    ]
+    more = with_added(before, {"order_status": tuple(itertools.chain(*map(phrasings, added)))})
+    assert of_split(more["order_status"], "test") == of_split(before["order_status"], "test")
+    new = {*of_split(more["order_status"], "train")} - {*of_split(before["order_status"], "train")}
+    assert 0 < len(new) < len(added)
+    with pytest.raises(ValueError, match="no_tool"):
+        with_added(before, {"no_tool": ()})
 
 
 def test_the_same_arguments_are_asked_for_again_in_other_words() -> None:

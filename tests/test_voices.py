@@ -1,5 +1,6 @@
 """Voices: words at their times, styles, and the phrase cache, with the real synthesisers."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import soxr
 import torch
 from pocketsphinx import Decoder
 
-from data.voices import SAMPLE_RATE_HZ, Phone, Utterance, Word, say
+from data.voices import SAMPLE_RATE_HZ, Phone, Utterance, Word, engines, say
 from data.voices.say import ENGINES
 from data.voices.style import STYLES, Style, with_fillers
 from data.voices.words import pronunciation, without_silence, words_by_comparison, words_of
@@ -210,3 +211,14 @@ def test_a_voice_without_weights_says_where_they_go(voice: str, cache: Path) -> 
     with pytest.raises(FileNotFoundError, match=str(cache / engine)) as caught:
         say("Hello there", voice)
     assert name in str(caught.value) or "make voices" in str(caught.value)
+
+
+def test_a_festival_that_ended_is_begun_anew(cache: Path) -> None:
+    first = engines.festival("Good morning.", "kal")
+    running = engines._festival_of(os.getpid())
+    assert running is engines._festival_of(os.getpid())
+    running.kill()
+    running.wait()
+    with pytest.raises(RuntimeError, match="festival ended"):
+        engines.festival("Good morning.", "kal")
+    assert np.array_equal(engines.festival("Good morning.", "kal").audio, first.audio)

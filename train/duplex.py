@@ -19,15 +19,18 @@ from train.duplex_inputs import delayed_codes, inputs_of, newest_before
 from train.optimization import OptimizationConfig, optimizer_of
 from train.packing import DialogueBatch
 
+_HIDDEN_FRAMES = (1, 2, 3)  # in a row
+
 
 @dataclass(frozen=True)
 class DuplexTrainingConfig:
     """Weights of the losses, and what makes them hard.
 
     `*_nothing_weight` is that of `<pad>` or `<idle>`, which most frames hold. `latent_noise` is the
-    share of its deviation that is added to a latent. `speaking_frames` bounds the frames a batch
-    whose codes are learned (joint). `init_from` is a model's directory, or the name of one that
-    ships, from whose weights it goes on.
+    share of its deviation that is added to a latent; `hidden_share` of the latents are replaced by
+    their mean, one to three in a row (as SpecAugment masks time, arXiv 1904.08779).
+    `speaking_frames` bounds the frames a batch whose codes are learned (joint). `init_from` is a
+    model's directory, or the name of one that ships, from whose weights it goes on.
     """
 
     agent_text_weight: float = 1.0
@@ -40,6 +43,7 @@ class DuplexTrainingConfig:
     first_code_weight: float = 1.0
     acoustic_code_weight: float = 0.3
     latent_noise: float = 0.1
+    hidden_share: float = 0.0
     speaking_frames: int = 640
     bfloat16: bool = True
     checkpoint_activations: bool = False
@@ -50,6 +54,9 @@ class DuplexTrainingConfig:
         for name, value in weights.items():
             assert value >= 0, f"{name} {value} must be at least 0"
         assert self.latent_noise >= 0, f"latent_noise {self.latent_noise} must be at least 0"
+        assert 0 <= self.hidden_share < 1, (
+            f"hidden_share {self.hidden_share} must be in 0..1, not 1"
+        )
         assert self.speaking_frames > 0, f"speaking_frames {self.speaking_frames} must be positive"
 
 
@@ -108,8 +115,13 @@ class DuplexTraining(lightning.LightningModule):
         """The same figures on dialogues that are not trained on, and how many tokens are right."""
         loss, figures = self.losses(batch)
         figures["loss"] = loss
+        told = batch.heard.any()  # else nothing tells the caller's words, and they are no figures
         self.log_dict(
-            {f"validation/{name}": value for name, value in figures.items()},
+            {
+                f"validation/{name}": value
+                for name, value in figures.items()
+                if told or not name.startswith(("user_text", "floor"))
+            },
             batch_size=len(batch.kind),
             sync_dist=True,
         )
@@ -128,15 +140,24 @@ class DuplexTraining(lightning.LightningModule):
         """The weighted mean over all that is to be learned, and figures that have no gradient."""
         inputs = inputs_of(batch, self.model.config, self.pad, self.idle, self.end)
         if self.training and self.model.config.arrangement == "split":
-            scale = self.config.latent_noise * self.model.latent_deviation
-            noisy = inputs.latents + scale * torch.randn_like(inputs.latents)
-            inputs = inputs._replace(latents=noisy)
+            inputs = inputs._replace(latents=self.disturbed(inputs.latents))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             outputs = self.model(inputs, segment=batch.segment)
             losses, figures = self._stream_losses(outputs, batch)
             if self.model.config.arrangement == "joint":
                 losses |= self._code_losses(outputs, batch, figures)
         return torch.stack(list(losses.values())).sum(), figures
+
+    def disturbed(self, latents: Tensor) -> Tensor:
+        """The caller's latents [B, L, D] with noise, some of them hidden."""
+        scale = self.config.latent_noise * self.model.latent_deviation
+        noisy = latents + scale * torch.randn_like(latents)
+        hidden = torch.zeros_like(latents[..., 0], dtype=torch.bool)  # [B, L]
+        each = self.config.hidden_share / sum(_HIDDEN_FRAMES)
+        for frames in _HIDDEN_FRAMES:
+            begins = (torch.rand_like(latents[..., 0]) < each).float()
+            hidden |= F.max_pool1d(F.pad(begins, (frames - 1, 0)), frames, stride=1) > 0
+        return torch.where(hidden[..., None], self.model.latent_mean, noisy)
 
     def _stream_losses(
         self, outputs: Outputs, batch: DialogueBatch

@@ -185,14 +185,18 @@ def load_domain(name: str) -> Domain:
     read = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())
     if missing := {*_KEYS} - {*read}:
         raise ValueError(f"data/domains/{name}.yaml lacks {sorted(missing)}")
+    asked = {
+        kind: with_added(_by_key(read[kind]), _by_key(read.get("added", {}).get(kind, {})))
+        for kind in ("requests", "partials", "mentions")
+    }
     return Domain(
         name=read["name"],
         slots={slot: read_slot(slot, given) for slot, given in read["slots"].items()},
         role=_phrasings(read["role"]),
         tools={tool.name: tool for tool in map(_tool, read["tools"])},
-        **{
-            key: _by_key(read[key]) for key in ("requests", "partials", "mentions", "ask", "answer")
-        },
+        **asked,
+        ask=_by_key(read["ask"]),
+        answer=_by_key(read["answer"]),
         talk=_by_key(yaml.safe_load(_TALK.read_text()) | read["talk"]),
         replies={
             tool: Reply(
@@ -203,6 +207,19 @@ def load_domain(name: str) -> Domain:
         voiced=read.get("voiced", {}),
         unsaid=frozenset(read.get("unsaid", ())),
     )
+
+
+def with_added(
+    found: Mapping[str, Phrasings], added: Mapping[str, Phrasings]
+) -> dict[str, Phrasings]:
+    """With more phrasings, those alone that no test may use: what tests are made of stays."""
+    if unknown := {*added} - {*found}:
+        raise ValueError(f"added phrasings of {sorted(unknown)}: must be of {sorted(found)}")
+    more = dict(found)
+    for name, new in added.items():
+        tested = {*of_split(new, "test")}
+        more[name] = (*found[name], *(phrasing for phrasing in new if phrasing not in tested))
+    return more
 
 
 def _by_key(given: Mapping[str, Sequence[str]]) -> dict[str, Phrasings]:

@@ -11,14 +11,13 @@ They nest, except inside braces. `(`, `)`, `[`, `]`, `{`, `}` and `|` are never 
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _TOKEN = re.compile(r"\{[^{}]*\}|[()\[\]|]|[^\s(){}\[\]|]+|\s+|[{}]")
 _SLOT = re.compile(r"\{(\w+)(?:=([^|{}]+)\|([^|{}]+))?\}")
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Words of a phrasing: plain ones, or those that say a slot's value.
 
     `text` is empty where the value is yet to be spoken; `value` is empty for plain words and for

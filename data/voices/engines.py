@@ -4,6 +4,8 @@ They are called as programs, never linked (espeak-ng and Piper are GPL-3). Each 
 and the engine's own voice name and returns an `Utterance` without its voice prefix.
 """
 
+import functools
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +25,7 @@ _FESTIVAL_VOICES = {
     "kal": "voice_kal_diphone",
     "ked": "voice_ked_diphone",
 }
+_DONE = "spoken and saved"
 
 
 def run_program(command: list[str], text: str | None = None) -> str:
@@ -58,6 +61,31 @@ def flite(text: str, voice: str) -> Utterance:
         return Utterance(text, voice, read_24khz(path), _phones_from_ends(ends))
 
 
+@functools.cache
+def _festival_of(process: int) -> subprocess.Popen[str]:
+    """The Festival that one of our processes keeps: to load a voice takes longer than to speak."""
+    if shutil.which("festival") is None:
+        raise FileNotFoundError("festival is not installed: run `make setup`")
+    pipe, printed = subprocess.PIPE, subprocess.STDOUT
+    command = ["festival", "--pipe"]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=printed, text=True)
+
+
+def _run_festival(script: str) -> None:
+    """Raises RuntimeError where Festival ends; what fails within the script it only prints."""
+    running = _festival_of(os.getpid())
+    assert running.stdin is not None
+    assert running.stdout is not None
+    try:
+        print(f'{script}\n(print "{_DONE}")\n(fflush nil)', file=running.stdin, flush=True)
+        is_done = any(_DONE in line for line in running.stdout)
+    except BrokenPipeError:
+        is_done = False
+    if not is_done:
+        _festival_of.cache_clear()
+        raise RuntimeError(f"festival ended at {script!r}")
+
+
 def festival(text: str, voice: str) -> Utterance:
     """Festival; the segment file has `end 100 phone` lines."""
     if voice not in _FESTIVAL_VOICES:
@@ -65,12 +93,12 @@ def festival(text: str, voice: str) -> Utterance:
     quoted = text.replace("\\", "").replace('"', "")
     with tempfile.TemporaryDirectory() as folder:
         wav, segments = Path(folder) / "out.wav", Path(folder) / "out.seg"
-        script = Path(folder) / "say.scm"
-        script.write_text(
+        _run_festival(
             f'({_FESTIVAL_VOICES[voice]})\n(set! spoken (SynthText "{quoted}"))\n'
             f'(utt.save.wave spoken "{wav}" \'riff)\n(utt.save.segs spoken "{segments}")\n'
         )
-        run_program(["festival", "--batch", str(script)])
+        if not segments.exists():
+            raise RuntimeError(f"festival could not say {text!r}")
         rows = [line.split() for line in segments.read_text().splitlines()[1:]]
         ends = [(row[2], float(row[0])) for row in rows if len(row) == 3]
         return Utterance(text, voice, read_24khz(wav), _phones_from_ends(ends))
