@@ -23,6 +23,7 @@ from model.speech import SpeechState
 from model.streaming import State, keep
 from model.tokens import END, IDLE, PAD, SPECIAL_TOKENS, STYLES, serialize, serialize_context
 
+_SURE_FRAMES = 3  # that somebody holds the floor
 _AGENT_TEXT, _ACTION, _CODES = 0, 1, 2  # streams of random numbers; codebook k has _CODES + k
 
 
@@ -39,9 +40,9 @@ class AgentConfig:
 class AgentState(State):
     """Everything of the callers but what their open bursts are held to; integers are int64 [B].
 
-    `agent_text`, `user_text` and `floor` are the last frame's, `holder` is who has held the floor
-    for two frames; `action` and `is_new` (bool) as in `Inputs`. `positions` counts what has gone
-    in. A row is to be begun before its first step.
+    `agent_text`, `user_text` and `floor` are the last frame's, `floor_frames` for how many it has
+    been that, `holder` is who surely had it last; `action` and `is_new` (bool) as in `Inputs`.
+    `positions` counts what has gone in. A row is to be begun before its first step.
     """
 
     codec: State
@@ -50,6 +51,7 @@ class AgentState(State):
     agent_text: Tensor
     user_text: Tensor
     floor: Tensor
+    floor_frames: Tensor
     holder: Tensor
     action: Tensor
     is_new: Tensor
@@ -97,6 +99,7 @@ class Agent:
             agent_text=zeros(),
             user_text=zeros(),
             floor=zeros(),
+            floor_frames=zeros(),
             holder=zeros(),
             action=zeros(),
             is_new=zeros(torch.bool),
@@ -271,9 +274,11 @@ class Agent:
         return tokens, logits.exp().gather(1, tokens[:, None])[:, 0]
 
     def _yield(self, state: AgentState, floor: Tensor, active: Tensor) -> None:
-        """Who is spoken over for two frames falls silent: what was still to be said is dropped. A
-        cough or a word to somebody else may look like a turn for one."""
-        is_sure = floor == state.floor  # [B]
+        """Who is spoken over falls silent: what was still to be said is dropped. A cough or a word
+        to somebody else looks like a turn at first, so it takes some frames to be sure."""
+        frames = torch.where(floor == state.floor, state.floor_frames + 1, 1)  # [B]
+        is_sure = frames >= _SURE_FRAMES
         taken = is_sure & (floor == USERS) & (state.holder == AGENTS) & active
         self.speech.hush(state.speech, taken)
+        keep(state.floor_frames, frames, active)
         keep(state.holder, floor, active & is_sure)

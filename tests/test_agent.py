@@ -156,11 +156,11 @@ def test_wrong_calls_are_refused(agent: Agent) -> None:
         agent.begin(state, 0, "Hello.", twice)
 
 
-def test_it_falls_silent_once_the_caller_has_had_the_floor_for_two_frames(
+def test_it_falls_silent_once_the_caller_surely_has_the_floor(
     agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A frame of his between two of its own, as a cough looks, does not silence it."""
-    heard = [AGENTS, AGENTS, USERS, AGENTS, AGENTS, USERS, USERS, USERS]
+    """Two frames of his between its own, as a cough looks, do not silence it."""
+    heard = [AGENTS] * 3 + [USERS] * 2 + [AGENTS] * 3 + [USERS] * 4
     floors = iter(heard)
     hushed: list[bool] = []
 
@@ -172,4 +172,4 @@ def test_it_falls_silent_once_the_caller_has_had_the_floor_for_two_frames(
     state = agent.init_state(1)
     agent.begin(state, 0, "Hello.", TOOLS, seed=1)
     talk(agent, state, pcm_of(1, len(heard)))
-    assert [number for number, now in enumerate(hushed) if now] == [6]
+    assert [number for number, now in enumerate(hushed) if now] == [10]

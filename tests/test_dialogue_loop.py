@@ -37,6 +37,7 @@ from train.scoring.dialogue_figures import conversation_figures
 from train.scoring.dialogue_loop import caller_of, converse
 from train.scoring.dialogue_suite import DialogueSuite
 from train.scoring.dialogue_tally import tally
+from train.scoring.patience import delayed
 from train.scoring.reply_slots import SlotWords, slot_words
 from train.tool_desk import ToolDesk
 
@@ -194,6 +195,34 @@ def test_conversations_do_not_depend_on_who_else_calls() -> None:
         assert one.words == together[name].words
         assert one.events == together[name].events
         assert np.array_equal(one.audio, together[name].audio)
+
+
+@pytest.mark.parametrize(("more_s", "waited_s"), [(2.0, 2.0), (60.0, 10.0)])
+def test_a_caller_lets_the_agent_finish_but_not_for_ever(more_s: float, waited_s: float) -> None:
+    """Who talks on before his last turn is not cut off; what comes after it comes later."""
+    dialogue = dialogues()[0]
+    part = part_of(dialogue)
+    last = [spell for spell in dialogue.spells if spell.side == USER][-1]
+    before_s = max(s.end_s for s in dialogue.spells if s.side == AGENT and s.end_s < last.start_s)
+    first, end = (round(s * SAMPLE_RATE_HZ) for s in (before_s, last.start_s + more_s))
+    pcm = np.pad(part.pcm, (0, max(0, end - len(part.pcm))))
+    pcm[first:end] = 0.2
+    marked = dialogue.audio.copy()  # it has no sound of its own
+    marked[USER, round(last.start_s * SAMPLE_RATE_HZ) :] = 0.1
+    caller = caller_of(dataclasses.replace(dialogue, audio=marked))
+    agent = LabelAgent([part._replace(pcm=pcm)], tokenizer())
+    ((_, conversation),) = converse(agent, [caller], 1, BACKEND)
+    (wait,) = conversation.waits
+    assert waited_s <= wait.seconds <= waited_s + 0.4
+    begins_s = int(np.argmax(conversation.audio[USER] > 0)) / SAMPLE_RATE_HZ
+    later = delayed(dialogue, conversation.waits)
+    moved = [spell for spell in later.spells if spell.side == USER][-1]
+    assert abs(moved.start_s - begins_s) < 1e-3
+    assert later.actions == dialogue.actions, "they were before"
+    assert later.seconds == pytest.approx(dialogue.seconds + wait.seconds)
+    assert [spell for spell in later.spells if spell.end_s < last.start_s] == [
+        spell for spell in dialogue.spells if spell.end_s < last.start_s
+    ]
 
 
 def test_an_agent_is_given_what_a_server_would_give_it() -> None:

@@ -21,6 +21,13 @@ EventKind = Literal["opened", "made", "result"]
 Interval = tuple[float, float]
 
 
+class Wait(NamedTuple):
+    """A pause in what a caller says, from a time of the script on; both in seconds."""
+
+    at_s: float
+    seconds: float
+
+
 class Event(NamedTuple):
     """Something on the action channel: `action` is call, revise, cancel, confirm, handoff or
     result. `number` is that of the call it is about, `arguments` of a result are what it holds."""
@@ -38,13 +45,15 @@ class Event(NamedTuple):
 class Conversation:
     """`audio` is float32 [2, T] at 24 kHz, agent first, as it was heard. `words` of the agent are
     its text, which runs ahead of its sound, those of the caller what the model understood, each at
-    the time it was written. `floor` numbers `data.dialogue.FLOORS`, uint8 [frames]."""
+    the time it was written. `floor` numbers `data.dialogue.FLOORS`, uint8 [frames]. `waits` are the
+    caller's, who let the agent finish."""
 
     name: str
     audio: NDArray[np.float32]
     words: tuple[tuple[Word, ...], tuple[Word, ...]]
     floor: NDArray[np.uint8]
     events: tuple[Event, ...]
+    waits: tuple[Wait, ...] = ()
 
     @property
     def seconds(self) -> float:

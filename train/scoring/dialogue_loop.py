@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,7 +18,8 @@ from model.action_session import ActionEvent
 from model.agent import AgentFrame
 from model.codec import FRAME_SIZE
 from model.tokens import DialogueTokenizer
-from train.conversation import Conversation, Event, words_of
+from train.conversation import Conversation, Event, Wait, words_of
+from train.scoring.patience import MOST_FRAMES, is_quiet, waits_of
 from train.tool_desk import ToolDesk
 
 _TAIL_S = 1.6  # after the caller's last sound, for an agent that is a little late
@@ -49,13 +51,15 @@ class Agent(Protocol):
 
 @dataclass(frozen=True)
 class Caller:
-    """One who calls: `audio` is float32 [T] at 24 kHz. `labels` say which results are to come."""
+    """One who calls: `audio` is float32 [T] at 24 kHz. `labels` say which results are to come.
+    `waits` are the frames before which he lets the agent finish, and for how many silent ones."""
 
     name: str
     audio: NDArray[np.float32]
     system: str
     tools: Sequence[Mapping[str, Any]]
     labels: tuple[Action, ...] = ()
+    waits: Mapping[int, int] = field(default_factory=dict)
     tail_s: float = _TAIL_S
 
     @property
@@ -65,19 +69,22 @@ class Caller:
 
 
 def caller_of(dialogue: Dialogue) -> Caller:
-    """The caller of a dialogue, as he was."""
-    tools = json.loads(dialogue.tools)
+    """The caller of a dialogue, who lets an agent finish whom he didn't interrupt there."""
+    tools, waits = json.loads(dialogue.tools), waits_of(dialogue)
     audio = dialogue.audio[USER]
-    return Caller(dialogue.name, audio, dialogue.system, tools, dialogue.actions)
+    return Caller(dialogue.name, audio, dialogue.system, tools, dialogue.actions, waits)
 
 
 @dataclass
 class Session:
-    """A call that is going on in one row: it has heard `frame` frames."""
+    """A call that is going on in one row: it has heard `frame` frames, of which the caller waited
+    in `waited`, by the frame of his own before which he did."""
 
     caller: Caller
     desk: ToolDesk
     frame: int = 0
+    waited: Counter[int] = field(default_factory=Counter)
+    heard_pcm: list[NDArray[np.float32]] = field(default_factory=list)
     pcm: list[NDArray[np.float32]] = field(default_factory=list)
     streams: list[tuple[int, int, int]] = field(default_factory=list)  # agent, user, floor
     events: list[Event] = field(default_factory=list)
@@ -89,19 +96,30 @@ class Session:
         return self.frame * FRAME_S
 
     @property
+    def own_frame(self) -> int:
+        """How many frames of his own the caller has given."""
+        return self.frame - self.waited.total()
+
+    @property
     def is_over(self) -> bool:
         """Whether the caller has hung up."""
-        return self.frame == self.caller.frames
+        return self.own_frame == self.caller.frames
 
     def next_pcm(self) -> NDArray[np.float32]:
-        """The caller's next frame [1920], silence after his end."""
-        first = self.frame * FRAME_SIZE
-        heard = self.caller.audio[first : first + FRAME_SIZE]
-        return np.pad(heard, (0, FRAME_SIZE - len(heard)))
+        """The caller's next frame [1920], silence while he waits and after his end."""
+        own, heard = self.own_frame, np.zeros(0, np.float32)
+        quiet = self.caller.waits.get(own, 0)
+        is_answering = not all(map(is_quiet, self.pcm[len(self.pcm) - quiet :]))
+        if is_answering and self.waited[own] < MOST_FRAMES:
+            self.waited[own] += 1
+        else:
+            heard = self.caller.audio[own * FRAME_SIZE : (own + 1) * FRAME_SIZE]
+        self.heard_pcm.append(np.pad(heard, (0, FRAME_SIZE - len(heard))))
+        return self.heard_pcm[-1]
 
     def give(self, agent: Agent, state: Any, row: int) -> None:
         """Gives the agent what its calls have brought by now."""
-        for number, result in self.desk.ready(self.now_s):
+        for number, result in self.desk.ready(self.own_frame * FRAME_S):
             agent.give(state, row, number, result)
             tool = self.tools.get(number, "")
             self.events.append(Event(self.now_s, "result", number, "result", tool, result))
@@ -132,18 +150,23 @@ class Session:
         )
         self.events.append(event)
         if event.kind == "made":
-            self.desk.made(event)
+            self.desk.made(event._replace(time_s=self.own_frame * FRAME_S))
 
     def conversation(self, tokenizer: DialogueTokenizer) -> Conversation:
         """All of it. The agent's frame is heard while the caller's next one is."""
         samples = self.frame * FRAME_SIZE
         audio = np.zeros((2, samples), np.float32)
         audio[0, FRAME_SIZE:] = np.concatenate(self.pcm)[: samples - FRAME_SIZE]
-        audio[1, : len(self.caller.audio)] = self.caller.audio[:samples]
+        audio[1] = np.concatenate(self.heard_pcm)
         agent, user, floor = zip(*self.streams, strict=True)
         words = (words_of(agent, tokenizer), words_of(user, tokenizer))
         floors = np.array(floor, np.uint8)
-        return Conversation(self.caller.name, audio, words, floors, tuple(self.events))
+        waits = tuple(
+            Wait(own * FRAME_S, count * FRAME_S)
+            for own, count in sorted(self.waited.items())
+            if count
+        )
+        return Conversation(self.caller.name, audio, words, floors, tuple(self.events), waits)
 
 
 @torch.inference_mode()

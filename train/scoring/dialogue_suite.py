@@ -24,6 +24,7 @@ from train.report import Outcome
 from train.scoring import dialogue_figures, recognizers
 from train.scoring.dialogue_loop import Agent, caller_of, converse
 from train.scoring.dialogue_tally import Spoken, Tally, tally
+from train.scoring.patience import delayed
 from train.scoring.recognizers import WordErrors, word_errors
 from train.scoring.speech_metrics import at_16khz
 
@@ -108,7 +109,8 @@ class DialogueSuite:
         callers = (caller_of(going_on.setdefault(d.name, d)) for d in dialogues)
         with tqdm(total=self.dialogues, desc=f"dialogues, {row}", unit="dialogue") as bar:
             for caller, conversation in converse(agent, callers, self.batch, Backend(domain)):
-                one = tally(domain, going_on.pop(caller.name), conversation)
+                dialogue = delayed(going_on.pop(caller.name), conversation.waits)
+                one = tally(domain, dialogue, conversation)
                 tallies.append(replace(one, lines=self._chosen(one.lines, len(tallies))))
                 self._write(row, tallies[-1])
                 bar.update()

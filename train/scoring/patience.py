@@ -1,0 +1,72 @@
+"""Callers who let the agent finish, as people do, where the script's caller does not interrupt.
+
+An agent may choose longer words than the script's, and a caller who spoke at the script's times
+would cut them off. So where he begins a turn he waits, and all that is to come comes later.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.dialogue import AGENT, FRAME_S, USER, Dialogue
+from data.voices.utterance import SAMPLE_RATE_HZ
+from train.conversation import Wait
+
+MOST_FRAMES = 125  # that he waits: 10 s
+_QUIET_FRAMES = 3  # of silence after which he surely comes in
+_LOUD = 10 ** (-45 / 20)  # root mean square of a frame that is speech
+
+
+def waits_of(dialogue: Dialogue) -> dict[int, int]:
+    """The frames in which the caller begins a turn without interrupting, and how many silent frames
+    of the agent's he wants before it: no more than it left him."""
+    agents = [spell for spell in dialogue.spells if spell.side == AGENT]
+    waits: dict[int, int] = {}
+    for turn in dialogue.spells:
+        if turn.side != USER or turn.manner != "turn":
+            continue
+        if any(spell.start_s < turn.start_s < spell.end_s for spell in agents):
+            continue
+        ends_s = [spell.end_s for spell in agents if spell.end_s <= turn.start_s]
+        if ends_s:
+            quiet = int((turn.start_s - max(ends_s)) / FRAME_S)
+            waits[int(turn.start_s / FRAME_S)] = min(max(quiet, 1), _QUIET_FRAMES)
+    return waits
+
+
+def is_quiet(heard: NDArray[np.float32]) -> bool:
+    """Whether nothing is said in a frame of the agent's [1920]."""
+    return float(np.sqrt(np.mean(np.square(heard)))) < _LOUD
+
+
+def delayed(dialogue: Dialogue, waits: tuple[Wait, ...]) -> Dialogue:
+    """The dialogue as it would have been with these pauses."""
+
+    def later(time_s: float) -> float:
+        return time_s + sum(wait.seconds for wait in waits if wait.at_s <= time_s)
+
+    def moved(parts):
+        return tuple(
+            part._replace(start_s=later(part.start_s), end_s=later(part.end_s)) for part in parts
+        )
+
+    def known(times_s: Mapping[str, float]) -> dict[str, float]:
+        return {name: later(time_s) for name, time_s in times_s.items()}
+
+    audio = dialogue.audio
+    for wait in reversed(waits):
+        at, length = (round(s * SAMPLE_RATE_HZ) for s in wait)
+        audio = np.insert(audio, [min(at, audio.shape[1])] * length, 0.0, axis=1)
+    return dataclasses.replace(
+        dialogue,
+        audio=audio,
+        words=tuple(map(moved, dialogue.words)),
+        unsaid=moved(dialogue.unsaid),
+        spells=moved(dialogue.spells),
+        actions=tuple(
+            action._replace(time_s=later(action.time_s), known_s=known(action.known_s))
+            for action in dialogue.actions
+        ),
+    )
