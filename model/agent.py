@@ -29,9 +29,12 @@ _AGENT_TEXT, _ACTION, _CODES = 0, 1, 2  # streams of random numbers; codebook k 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """How each stream is drawn."""
+    """How each stream is drawn. Text is not its likeliest token: a turn may begin with many words
+    and at many frames, so that `<pad>` is likelier than each of them, and nothing would be said."""
 
-    agent_text: SamplingConfig = field(default_factory=SamplingConfig)
+    agent_text: SamplingConfig = field(
+        default_factory=lambda: SamplingConfig(temperature=0.8, top_p=0.95)
+    )
     action: SamplingConfig = field(default_factory=SamplingConfig)
     codes: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.3))
 

@@ -15,6 +15,7 @@ from data.scripts.domain import Domain
 from data.voices.utterance import SAMPLE_RATE_HZ, Word
 from train.conversation import Calls, Conversation, Event, Interval, text_of
 from train.scoring.dialogue_score import Performance, Score, score, standing
+from train.scoring.patience import is_interruption
 from train.scoring.recognizers import WordErrors, word_errors
 from train.scoring.reply_slots import SlotWords, slot_words
 from train.scoring.text_normalizer import normalize
@@ -22,7 +23,6 @@ from train.scoring.text_normalizer import normalize
 _LINE_GAP_S = 1.2  # between the words of two lines of the agent's text
 _EARLY_S = 0.1  # by which a line's sound may seem to begin before its text
 _AROUND_S = 0.15  # of silence that is cut out with a line
-_UNSAID_S = 1.5  # within which an interruption keeps the agent from a word
 
 
 class Spoken(NamedTuple):
@@ -110,12 +110,6 @@ def call_counts(wanted: Mapping[float, str], found: Mapping[float, str]) -> Call
     )
 
 
-def _is_interruption(dialogue: Dialogue, turn: Spell) -> bool:
-    """Whether the caller's turn keeps the labels' agent from saying more."""
-    until_s = turn.start_s + _UNSAID_S
-    return any(turn.start_s < word.start_s < until_s for word in dialogue.unsaid)
-
-
 def _stops_s(
     dialogue: Dialogue, turns: Sequence[Spell], speech: Sequence[Interval]
 ) -> tuple[float, ...]:
@@ -123,7 +117,7 @@ def _stops_s(
     return tuple(
         end_s - turn.start_s
         for turn in turns
-        if _is_interruption(dialogue, turn)
+        if is_interruption(dialogue, turn)
         for start_s, end_s in speech
         if start_s < turn.start_s < end_s
     )
@@ -151,7 +145,7 @@ def _replies(
         following = next((turn for turn in turns if turn.start_s > given.time_s), None)
         if given.number not in calls.standing:
             continue
-        if following is not None and _is_interruption(dialogue, following):
+        if following is not None and is_interruption(dialogue, following):
             continue
         until_s = following.end_s if following else math.inf
         if _is_labelled(dialogue, given) and not (

@@ -10,13 +10,20 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dialogue import AGENT, FRAME_S, USER, Dialogue
+from data.dialogue import AGENT, FRAME_S, USER, Dialogue, Spell
 from data.voices.utterance import SAMPLE_RATE_HZ
 from train.conversation import Wait
 
 MOST_FRAMES = 125  # that he waits: 10 s
+_UNSAID_S = 1.5  # within which an interruption keeps the agent from a word
 _QUIET_FRAMES = 3  # of silence after which he surely comes in
 _LOUD = 10 ** (-45 / 20)  # root mean square of a frame that is speech
+
+
+def is_interruption(dialogue: Dialogue, turn: Spell) -> bool:
+    """Whether the caller's turn keeps the labels' agent from saying more."""
+    until_s = turn.start_s + _UNSAID_S
+    return any(turn.start_s < word.start_s < until_s for word in dialogue.unsaid)
 
 
 def waits_of(dialogue: Dialogue) -> dict[int, int]:
@@ -25,13 +32,10 @@ def waits_of(dialogue: Dialogue) -> dict[int, int]:
     agents = [spell for spell in dialogue.spells if spell.side == AGENT]
     waits: dict[int, int] = {}
     for turn in dialogue.spells:
-        if turn.side != USER or turn.manner != "turn":
-            continue
-        if any(spell.start_s < turn.start_s < spell.end_s for spell in agents):
-            continue
-        ends_s = [spell.end_s for spell in agents if spell.end_s <= turn.start_s]
-        if ends_s:
-            quiet = int((turn.start_s - max(ends_s)) / FRAME_S)
+        begun = [spell for spell in agents if spell.start_s < turn.start_s]
+        is_turn = turn.side == USER and turn.manner == "turn"
+        if is_turn and begun and not is_interruption(dialogue, turn):
+            quiet = int((turn.start_s - max(spell.end_s for spell in begun)) / FRAME_S)
             waits[int(turn.start_s / FRAME_S)] = min(max(quiet, 1), _QUIET_FRAMES)
     return waits
 
