@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from label_agent import LabelAgent, Part, part_of, tokenizer_of
 from omegaconf import OmegaConf
 
-from data.dialogue import AGENT, USER, Action, Dialogue
+from data.dialogue import AGENT, FRAME_S, USER, Action, Dialogue
 from data.line import Line
 from data.scripts.backend import Backend, prompts
 from data.scripts.domain import load_domain
@@ -37,7 +37,7 @@ from train.scoring.dialogue_figures import conversation_figures
 from train.scoring.dialogue_loop import caller_of, converse
 from train.scoring.dialogue_suite import DialogueSuite
 from train.scoring.dialogue_tally import tally
-from train.scoring.patience import delayed
+from train.scoring.patience import delayed, waits_of
 from train.scoring.reply_slots import SlotWords, slot_words
 from train.tool_desk import ToolDesk
 
@@ -223,6 +223,23 @@ def test_a_caller_lets_the_agent_finish_but_not_for_ever(more_s: float, waited_s
     assert [spell for spell in later.spells if spell.end_s < last.start_s] == [
         spell for spell in dialogue.spells if spell.end_s < last.start_s
     ]
+
+
+def test_only_who_interrupts_does_not_wait() -> None:
+    """Who comes in as the agent's last word ends interrupts nobody."""
+    for dialogue in dialogues():
+        answers = [
+            turn
+            for turn in dialogue.spells
+            if turn.side == USER and turn.manner == "turn"
+            and any(s.side == AGENT and s.start_s < turn.start_s for s in dialogue.spells)
+        ]  # fmt: skip
+        waits = waits_of(dialogue)
+        at_once = [turn for turn in answers if int(turn.start_s / FRAME_S) not in waits]
+        assert len(at_once) == dialogue.name.startswith("barge_in"), dialogue.name
+        assert all(1 <= quiet <= 3 for quiet in waits.values())
+        for turn in at_once:
+            assert any(turn.start_s < word.start_s for word in dialogue.unsaid)
 
 
 def test_an_agent_is_given_what_a_server_would_give_it() -> None:
