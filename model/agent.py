@@ -29,12 +29,9 @@ _AGENT_TEXT, _ACTION, _CODES = 0, 1, 2  # streams of random numbers; codebook k 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """How each stream is drawn. Text is not its likeliest token: a turn may begin with many words
-    and at many frames, so that `<pad>` is likelier than each of them, and nothing would be said."""
+    """How each stream is drawn; of the agent's text, the words alone (see `_draw_text`)."""
 
-    agent_text: SamplingConfig = field(
-        default_factory=lambda: SamplingConfig(temperature=0.8, top_p=0.95)
-    )
+    agent_text: SamplingConfig = field(default_factory=SamplingConfig)
     action: SamplingConfig = field(default_factory=SamplingConfig)
     codes: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.3))
 
@@ -228,10 +225,15 @@ class Agent:
                 self._prefill(state.row(row), session.waiting.pop(0))
 
     def _draw_text(self, state: AgentState, outputs: Outputs) -> Tensor:
+        """Nothing, where that is likelier than all words together: a turn may begin with many, and
+        `<pad>` beats each of them long after it was time to speak."""
         logits = self.model.log_probabilities(outputs, "agent_text")[:, 0]
         logits = logits.masked_fill(self._unspeakable, -torch.inf)
+        is_nothing = logits.softmax(dim=-1)[:, self._pad] >= 0.5
+        logits[:, self._pad] = -torch.inf
         uniform = uniforms(state.seed, state.positions, _AGENT_TEXT)
-        return sample(logits, self.config.agent_text, uniform)
+        word = sample(logits, self.config.agent_text, uniform)
+        return torch.where(is_nothing, self._pad, word)
 
     def _code_sampler(self, state: AgentState) -> Callable[[Tensor, int], Tensor]:
         def draw(logits: Tensor, step: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from data.dialogue import AGENTS, FLOORS, USERS
 from model.action_session import ActionEvent
 from model.agent import Agent, AgentConfig, AgentFrame, AgentState
-from model.duplex import FRAME, Inputs
+from model.duplex import FRAME, Inputs, Outputs
 from model.sampling import SamplingConfig
 from model.tokens import END, IDLE, PAD, serialize, serialize_context
 from train.duplex_inputs import inputs_of
@@ -173,3 +173,19 @@ def test_it_falls_silent_once_the_caller_surely_has_the_floor(
     agent.begin(state, 0, "Hello.", TOOLS, seed=1)
     talk(agent, state, pcm_of(1, len(heard)))
     assert [number for number, now in enumerate(hushed) if now] == [10]
+
+
+@pytest.mark.parametrize(("nothing", "speaks"), [(0.4, True), (0.6, False)])
+def test_it_speaks_where_words_together_are_likelier_than_nothing(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, nothing: float, speaks: bool
+) -> None:
+    """Six ways to begin, none of which is as likely as silence."""
+    pad = agent.tokenizer.id_of(PAD)
+    words = list(range(len(agent.tokenizer) - 6, len(agent.tokenizer)))
+    shares = torch.zeros(agent.model.config.vocabulary)
+    shares[words], shares[pad] = (1 - nothing) / len(words), nothing
+    monkeypatch.setattr(agent.model, "log_probabilities", lambda *_: shares.log()[None, None])
+    state = agent.init_state(1)
+    text = int(agent._draw_text(state, Outputs(torch.zeros(1, 1, 1), {})))
+    assert (text in words) is speaks
+    assert speaks or text == pad
