@@ -22,7 +22,9 @@ TINY = [
     "data.config.validation_text_batches=0", f"optim.steps={STEPS}", "optim.warmup_steps=3",
     "+trainer.enable_progress_bar=false", "trainer.gradient_clip_val=0.5",
 ]  # fmt: skip
-EXACTLY = "++module.config.bfloat16=false ++module.config.latent_noise=0"
+EXACTLY = (
+    "++module.config.bfloat16=false ++module.config.latent_noise=0 ++module.config.hidden_share=0"
+)
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed")
 
 
