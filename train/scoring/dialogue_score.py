@@ -1,7 +1,7 @@
 """How well an agent did in a dialogue whose caller is given: calls, turns, interruptions, asides.
 
-The caller's channel is played as it is, so what was right and when is known to the frame: the
-dialogue's own labels. Definitions are those of docs/evaluation.md.
+The caller's channel is known, his waits too (train/scoring/patience.py), so what was right and
+when is known to the frame: the dialogue's own labels. Definitions are those of docs/evaluation.md.
 """
 
 import json
