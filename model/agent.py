@@ -18,6 +18,7 @@ from model.action_session import ActionEvent, ActionSession
 from model.checkpoint import Duplex
 from model.duplex import ACTION, FRAME, DuplexState, Inputs, Outputs
 from model.grammar import ActionGrammar
+from model.pace import pace_of
 from model.sampling import SamplingConfig, sample, uniforms
 from model.speech import SpeechState
 from model.streaming import State, keep
@@ -42,7 +43,8 @@ class AgentState(State):
 
     `agent_text`, `user_text` and `floor` are the last frame's, `floor_frames` for how many it has
     been that, `holder` is who surely had it last; `action` and `is_new` (bool) as in `Inputs`.
-    `positions` counts what has gone in. A row is to be begun before its first step.
+    `unsaid_frames` (float32) are those that the text up to now still takes to be said. `positions`
+    counts what has gone in. A row is to be begun before its first step.
     """
 
     codec: State
@@ -55,6 +57,7 @@ class AgentState(State):
     holder: Tensor
     action: Tensor
     is_new: Tensor
+    unsaid_frames: Tensor
     positions: Tensor
     seed: Tensor
 
@@ -85,6 +88,7 @@ class Agent:
         self._unspeakable = torch.zeros(duplex.model.config.vocabulary, dtype=torch.bool)
         self._unspeakable[[self.tokenizer.id_of(token) for token in never]] = True
         self._unspeakable[len(self.tokenizer) :] = True
+        self._pace = pace_of(self.tokenizer, duplex.model.config.vocabulary)
 
     def init_state(self, batch: int) -> AgentState:
         """For `batch` callers, each of whom is to be begun."""
@@ -103,6 +107,7 @@ class Agent:
             holder=zeros(),
             action=zeros(),
             is_new=zeros(torch.bool),
+            unsaid_frames=zeros(torch.float32),
             positions=zeros(),
             seed=zeros(),
         )
@@ -151,6 +156,7 @@ class Agent:
         heard = self.codec.encode(pcm, state.codec, active)
         outputs = self._frame(state, heard.latent, active)
         text = self._draw_text(state, outputs)
+        unsaid_frames = (state.unsaid_frames - 1).clamp(min=0) + self._pace.least_frames[text]
         user_text = self.model.log_probabilities(outputs, "user_text")[:, 0]
         user_text = user_text.masked_fill(self._unspeakable, -torch.inf).argmax(dim=-1)
         floor = self.model.floor(outputs.hidden)[:, 0].argmax(dim=-1)
@@ -159,6 +165,7 @@ class Agent:
         codes = self.speech.step(text, state.speech, self._code_sampler(state), active)
         said = self.codec.decode(codes, state.codec, active)
         keep(state.agent_text, text, active)
+        keep(state.unsaid_frames, unsaid_frames, active)
         keep(state.user_text, user_text, active)
         keep(state.floor, floor, active)
         return AgentFrame(said, text, user_text, floor, events)
@@ -226,9 +233,11 @@ class Agent:
 
     def _draw_text(self, state: AgentState, outputs: Outputs) -> Tensor:
         """Nothing, where that is likelier than all words together: a turn may begin with many, and
-        `<pad>` beats each of them long after it was time to speak."""
+        `<pad>` beats each of them long after it was time to speak. A turn that begins late makes up
+        for it in its first words, so none comes before those before it can have been said."""
         logits = self.model.log_probabilities(outputs, "agent_text")[:, 0]
-        logits = logits.masked_fill(self._unspeakable, -torch.inf)
+        too_early = self._pace.begins_word & (state.unsaid_frames >= 2)[:, None]  # [B, V]
+        logits = logits.masked_fill(self._unspeakable | too_early, -torch.inf)
         is_nothing = logits.softmax(dim=-1)[:, self._pad] >= 0.5
         logits[:, self._pad] = -torch.inf
         uniform = uniforms(state.seed, state.positions, _AGENT_TEXT)

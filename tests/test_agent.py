@@ -189,3 +189,26 @@ def test_it_speaks_where_words_together_are_likelier_than_nothing(
     text = int(agent._draw_text(state, Outputs(torch.zeros(1, 1, 1), {})))
     assert (text in words) is speaks
     assert speaks or text == pad
+
+
+def test_no_word_begins_before_those_ahead_of_it_can_have_been_said(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words are always likelier than nothing: each waits for the last one, its own parts do not."""
+    encode = agent.tokenizer.encode
+    (word, *rest), stop = encode(" delivered"), encode(",")[0]
+    likeliest = iter([word, *rest, stop] + [word] * 40)
+    shares = torch.full((agent.model.config.vocabulary,), 1e-9)
+    shares[agent.tokenizer.id_of(PAD)] = 0.1
+
+    def log_probabilities(outputs: Outputs, stream: str) -> Tensor:
+        now = shares.clone()
+        now[next(likeliest) if stream == "agent_text" else agent.tokenizer.id_of(IDLE)] = 1.0
+        return now.log().expand(1, 1, -1)
+
+    monkeypatch.setattr(agent.model, "log_probabilities", log_probabilities)
+    state = agent.init_state(1)
+    agent.begin(state, 0, "Hello.", TOOLS, seed=1)
+    text = [int(frame.agent_text) for frame in talk(agent, state, pcm_of(1, 24))]
+    assert text[: len(rest) + 2] == [word, *rest, stop]
+    assert text.index(word, 1) == text.index(stop) + 3

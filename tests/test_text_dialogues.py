@@ -227,3 +227,37 @@ def test_a_text_needs_no_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert silence.seconds > 8
     with pytest.raises(FileNotFoundError, match="no music"):
         perform(script, Cast(SILENT, "flite:rms", SILENT), "music", random.Random(0))
+
+
+def test_what_no_word_says_is_no_argument(tokenizer: DialogueTokenizer) -> None:
+    messages = 0
+    for row in rows(tokenizer, 0.0, 200):
+        for action in row["actions"]:
+            if action["kind"] == "call" and action["tool"] == "send_message":
+                said = " ".join(_plain(word["text"]) for word in row["user_words"])
+                told = any(
+                    word in said for word in ("priority", "urgent", "soon", "rush", "pressing")
+                )
+                messages += 1
+                assert told or "priority" not in json.loads(action["arguments"])
+    assert messages > 20
+
+
+def test_words_that_name_nothing_are_misheard(tokenizer: DialogueTokenizer) -> None:
+    words = vocabulary_words(tokenizer)
+    right, wrong = (
+        [
+            TextDialogues(dataclasses.replace(TEXT, misheard=share), "train", words).row(f"{n}")
+            for n in range(30)
+        ]
+        for share in (0.0, 1.0)
+    )
+    same = [
+        (a["text"], b["text"])
+        for before, after in zip(right, wrong, strict=True)
+        for a, b in zip(before["user_words"], after["user_words"], strict=False)
+    ]
+    assert 0.3 < np.mean([a != b for a, b in same]) < 0.9
+    for before, after in zip(right, wrong, strict=True):
+        calls = [(a["kind"], a["arguments"]) for a in before["actions"] if a["kind"] in MADE]
+        assert calls == [(a["kind"], a["arguments"]) for a in after["actions"] if a["kind"] in MADE]

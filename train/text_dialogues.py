@@ -2,7 +2,9 @@
 
 Rows are those of the shards, with zeros for sound; time is squeezed, since nothing is to be heard.
 In some of them every value that people or tools may name freely is one of any words, so that a name
-cannot be guessed from having been named before: it has to be copied.
+cannot be guessed from having been named before: it has to be copied. Some of the caller's other
+words are wrong, as they will be where they have to be heard. No argument is told by a style of
+voice: where there is none it could only be guessed.
 """
 
 import dataclasses
@@ -19,7 +21,9 @@ from data.dialogue import AGENT, USER, Action, Dialogue
 from data.perform import perform
 from data.scripts.compose import compose, draw_scenes
 from data.scripts.domain import Domain, load_domain
+from data.scripts.script import Said, Script
 from data.scripts.slots import Slot
+from data.scripts.turn import Piece
 from data.sentences import Split
 from data.timeline import Cast
 from data.voices.silent import SILENT
@@ -31,12 +35,14 @@ _NEW_WORDS = 0.2  # share of words that are no token: two of them joined
 _MORE_WORDS = 0.3  # chance of one more word in a value, where there may be several
 _DIGITS = (3, 8)
 _WORD = re.compile("[a-z]{3,}")
+_SHORT_WORDS = 4  # in what is always heard right, as a yes or a no is
 
 
 @dataclass(frozen=True)
 class TextDialoguesConfig:
     """`domains` are weights. `any_values` is the share of dialogues that name any words and numbers
-    of any length; times are multiplied by `time_scale`. `codebooks` and `latent_dim` are those of
+    of any length; `misheard` is the share of the caller's words, of those that name no value, that
+    are any others; times are multiplied by `time_scale`. `codebooks` and `latent_dim` are those of
     the shards beside which they are trained.
     """
 
@@ -44,6 +50,7 @@ class TextDialoguesConfig:
     codebooks: int
     latent_dim: int
     any_values: float = 0.5
+    misheard: float = 0.0
     time_scale: float = 0.4
     most_scenes: int = 4
 
@@ -52,8 +59,10 @@ class TextDialoguesConfig:
             load_domain(name)
         if not self.domains or min(self.domains.values()) <= 0:
             raise ValueError(f"domains {dict(self.domains)}: must be some, with weights above 0")
-        if not 0 <= self.any_values <= 1 or not 0 < self.time_scale <= 1:
-            raise ValueError("any_values must be in 0..1 and time_scale in 0..1, not 0")
+        if not 0 <= self.any_values <= 1 or not 0 <= self.misheard <= 1:
+            raise ValueError("any_values and misheard must be in 0..1")
+        if not 0 < self.time_scale <= 1:
+            raise ValueError(f"time_scale {self.time_scale}: must be in 0..1, not 0")
         if min(self.codebooks, self.most_scenes) < 1 or self.latent_dim < 0:
             raise ValueError("codebooks and most_scenes must be at least 1, latent_dim 0")
 
@@ -66,9 +75,12 @@ class TextDialogues:
         there is none."""
         self.config = config
         self.split: Split = split
-        if config.any_values and not words:
-            raise ValueError(f"any_values is {config.any_values}: there must be words to name")
-        self._domains = {name: load_domain(name) for name in config.domains}
+        if not words and (config.any_values or config.misheard):
+            raise ValueError("any_values and misheard: there must be words, where they are not 0")
+        self._words = words
+        self._domains = {
+            name: dataclasses.replace(load_domain(name), voiced={}) for name in config.domains
+        }
         self._with_any = {
             name: _anything(domain, words) for name, domain in self._domains.items() if words
         }
@@ -82,8 +94,24 @@ class TextDialogues:
 
     def _dialogue(self, domain: Domain, name: str, rng: random.Random) -> Dialogue:
         scenes = draw_scenes(domain, rng.randint(1, self.config.most_scenes), rng)
-        script = compose(domain, self.split, scenes, rng)
+        script = self._misheard(compose(domain, self.split, scenes, rng), rng)
         return perform(script, Cast(SILENT, SILENT, SILENT), name, rng)
+
+    def _misheard(self, script: Script, rng: random.Random) -> Script:
+        def heard(piece: Piece) -> Piece:
+            if piece.slot or rng.random() >= self.config.misheard:
+                return piece
+            return piece._replace(text=rng.choice(self._words))
+
+        def step_of(step: Any) -> Any:
+            if not isinstance(step, Said) or step.side != "user":
+                return step
+            if len(step.turn.pieces) < _SHORT_WORDS:
+                return step
+            turn = dataclasses.replace(step.turn, pieces=tuple(map(heard, step.turn.pieces)))
+            return dataclasses.replace(step, turn=turn)
+
+        return dataclasses.replace(script, steps=tuple(map(step_of, script.steps)))
 
 
 def vocabulary_words(tokenizer: DialogueTokenizer) -> list[str]:
