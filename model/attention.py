@@ -254,8 +254,13 @@ class SlidingWindowAttention(nn.Module):
         The difference between a query turned by its position and by the furthest one allowed.
         """
         config = self.config
+        # A single step's keys are those held, of which the pinned ones come first.
+        first = config.pinned if key.shape[1] == config.reach else key.shape[1]
         far = rotate(query, position.clamp(max=config.reach - 1), config.rope_period)
         moved = (far - near).unflatten(2, (config.kv_heads, -1))  # [B, T, kv, heads / kv, D]
-        change = torch.einsum("btkgd,bskd->bkgts", moved, key).flatten(1, 2) * config.head_dim**-0.5
-        change = torch.where((seen < config.pinned)[:, None, None], change, 0)
-        return change.masked_fill(~mask, -torch.inf)
+        change = torch.einsum("btkgd,bskd->bkgts", moved, key[:, :first]).flatten(1, 2)
+        is_pinned = (seen[:, :first] < config.pinned)[:, None, None]
+        added = key.new_zeros(len(key), config.heads, query.shape[1], key.shape[1])
+        added.masked_fill_(~mask, -torch.inf)
+        added[..., :first] += torch.where(is_pinned, change * config.head_dim**-0.5, 0)
+        return added
