@@ -231,14 +231,17 @@ class SlidingWindowAttention(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """[B, T, heads, D] on [B, S, kv_heads, D] -> [B, T, heads * D]."""
-        y = F.scaled_dot_product_attention(
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            attn_mask=mask,
-            enable_gqa=self.config.heads != self.config.kv_heads,
-        )
-        return y.transpose(1, 2).flatten(2)
+        heads, kv_heads = self.config.heads, self.config.kv_heads
+        key, value = key.transpose(1, 2), value.transpose(1, 2)
+        if query.shape[1] > 1:
+            query = query.transpose(1, 2)
+            is_grouped = heads != kv_heads
+            y = F.scaled_dot_product_attention(query, key, value, mask, enable_gqa=is_grouped)
+            return y.transpose(1, 2).flatten(2)
+        # A group's queries of one step as so many steps of one head: no key need be repeated.
+        query = query.view(len(query), kv_heads, -1, self.config.head_dim)
+        mask = mask.expand(-1, heads, -1, -1).reshape(len(mask), kv_heads, -1, mask.shape[-1])
+        return F.scaled_dot_product_attention(query, key, value, mask).flatten(1)[:, None]
 
     def _mask_with_far(
         self,
