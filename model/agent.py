@@ -149,9 +149,19 @@ class Agent:
 
     @torch.inference_mode()
     def step(self, state: AgentState, pcm: Tensor, active: Tensor | None = None) -> AgentFrame:
-        """One frame of the callers: pcm float32 [B, 1920] in -1..1; others keep their state."""
+        """One frame of the callers, pcm float32 [B, 1920] in -1..1, and all of the actions that
+        open at it; others keep their state."""
         if active is None:
             active = torch.ones(len(pcm), dtype=torch.bool)
+        frame = self.hear(state, pcm, active)
+        while (acting := self.acting(active)).any():
+            frame.events.extend(self.act(state, acting))
+        return frame
+
+    @torch.inference_mode()
+    def hear(self, state: AgentState, pcm: Tensor, active: Tensor) -> AgentFrame:
+        """A frame position of the active rows (bool [B]): pcm float32 [B, 1920] in -1..1. Actions
+        open at it, and go on where `act` is called."""
         self._give_waiting(state, active)
         heard = self.codec.encode(pcm, state.codec, active)
         outputs = self._frame(state, heard.latent, active)
@@ -160,7 +170,7 @@ class Agent:
         user_text = self.model.log_probabilities(outputs, "user_text")[:, 0]
         user_text = user_text.masked_fill(self._unspeakable, -torch.inf).argmax(dim=-1)
         floor = self.model.floor(outputs.hidden)[:, 0].argmax(dim=-1)
-        events = self._act(state, outputs, active)
+        events = self._take(state, outputs, active & ~self.acting(active))
         self._yield(state, floor, active)
         codes = self.speech.step(text, state.speech, self._code_sampler(state), active)
         said = self.codec.decode(codes, state.codec, active)
@@ -169,6 +179,19 @@ class Agent:
         keep(state.user_text, user_text, active)
         keep(state.floor, floor, active)
         return AgentFrame(said, text, user_text, floor, events)
+
+    @torch.inference_mode()
+    def act(self, state: AgentState, active: Tensor) -> list[ActionEvent]:
+        """An action position of the active rows (bool [B]), each of which has an open action."""
+        inputs = self._inputs(ACTION, state.action[:, None], state.is_new[:, None])
+        return self._take(state, self._run(state, inputs, active), active)
+
+    def acting(self, active: Tensor) -> Tensor:
+        """Those of the active rows that have an open action: bool [B]."""
+        is_open = [
+            row in self.sessions and self.sessions[row].is_open for row in range(len(active))
+        ]
+        return active & torch.tensor(is_open)
 
     def _frame(self, state: AgentState, latents: Tensor, active: Tensor) -> Outputs:
         """A frame position of the active rows, with all that the last one made."""
@@ -251,25 +274,19 @@ class Agent:
 
         return draw
 
-    def _act(self, state: AgentState, outputs: Outputs, active: Tensor) -> list[ActionEvent]:
-        """Opens bursts where the model does, and takes all open ones to their end."""
-        events: list[ActionEvent] = []
-        rows = [row for row in active.nonzero()[:, 0].tolist() if not self.sessions[row].is_open]
-        while rows:
-            tokens, probabilities = self._draw_actions(state, outputs, rows)
-            drawn = tokens != self._idle
-            self._put(state, tokens, drawn)
-            rows = drawn.nonzero()[:, 0].tolist()
-            for row in rows:
-                event = self.sessions[row].take(int(tokens[row]), float(probabilities[row]))
-                events += [event] if event else []
-            running = torch.zeros_like(active)
-            running[[row for row in rows if self.sessions[row].is_open]] = True
-            rows = running.nonzero()[:, 0].tolist()
-            if rows:
-                inputs = self._inputs(ACTION, state.action[:, None], state.is_new[:, None])
-                outputs = self._run(state, inputs, running)
-        return events
+    def _take(self, state: AgentState, outputs: Outputs, active: Tensor) -> list[ActionEvent]:
+        """The next token of the active rows' actions, or one that opens an action."""
+        rows = active.nonzero()[:, 0].tolist()
+        if not rows:
+            return []
+        tokens, probabilities = self._draw_actions(state, outputs, rows)
+        drawn = tokens != self._idle
+        self._put(state, tokens, drawn)
+        taken = (
+            self.sessions[row].take(int(tokens[row]), float(probabilities[row]))
+            for row in drawn.nonzero()[:, 0].tolist()
+        )
+        return [event for event in taken if event]
 
     def _draw_actions(
         self, state: AgentState, outputs: Outputs, rows: list[int]
