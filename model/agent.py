@@ -44,7 +44,8 @@ class AgentState(State):
     `agent_text`, `user_text` and `floor` are the last frame's, `floor_frames` for how many it has
     been that, `holder` is who surely had it last; `action` and `is_new` (bool) as in `Inputs`.
     `unsaid_frames` (float32) are those that the text up to now still takes to be said. `positions`
-    counts what has gone in. A row is to be begun before its first step.
+    counts what has gone in, `slot` is the row's number where all rows are. A row is to be begun
+    before its first step.
     """
 
     codec: State
@@ -60,6 +61,7 @@ class AgentState(State):
     unsaid_frames: Tensor
     positions: Tensor
     seed: Tensor
+    slot: Tensor
 
 
 class AgentFrame(NamedTuple):
@@ -110,6 +112,7 @@ class Agent:
             unsaid_frames=zeros(torch.float32),
             positions=zeros(),
             seed=zeros(),
+            slot=torch.arange(batch),
         )
 
     @torch.inference_mode()
@@ -121,7 +124,7 @@ class Agent:
         tools: Sequence[Mapping[str, Any]],
         seed: int = 0,
     ) -> None:
-        """A new caller in a row, with his agent's role and tools.
+        """A new caller in a row of all, with his agent's role and tools.
 
         Raises ValueError on tools that can't be decoded, as `ActionGrammar` does.
         """
@@ -133,6 +136,7 @@ class Agent:
         view.user_text.fill_(self._pad)
         view.action.fill_(self._idle)
         view.seed.fill_(seed)
+        view.slot.fill_(row)
         for text in serialize_context(system, tools, self.duplex.config.describe_tools):
             self._prefill(view, self.tokenizer.encode_action(text))
 
@@ -154,7 +158,7 @@ class Agent:
         if active is None:
             active = torch.ones(len(pcm), dtype=torch.bool)
         frame = self.hear(state, pcm, active)
-        while (acting := self.acting(active)).any():
+        while (acting := self.acting(state, active)).any():
             frame.events.extend(self.act(state, acting))
         return frame
 
@@ -170,7 +174,7 @@ class Agent:
         user_text = self.model.log_probabilities(outputs, "user_text")[:, 0]
         user_text = user_text.masked_fill(self._unspeakable, -torch.inf).argmax(dim=-1)
         floor = self.model.floor(outputs.hidden)[:, 0].argmax(dim=-1)
-        events = self._take(state, outputs, active & ~self.acting(active))
+        events = self._take(state, outputs, active & ~self.acting(state, active))
         self._yield(state, floor, active)
         codes = self.speech.step(text, state.speech, self._code_sampler(state), active)
         said = self.codec.decode(codes, state.codec, active)
@@ -186,12 +190,15 @@ class Agent:
         inputs = self._inputs(ACTION, state.action[:, None], state.is_new[:, None])
         return self._take(state, self._run(state, inputs, active), active)
 
-    def acting(self, active: Tensor) -> Tensor:
+    def acting(self, state: AgentState, active: Tensor) -> Tensor:
         """Those of the active rows that have an open action: bool [B]."""
-        is_open = [
-            row in self.sessions and self.sessions[row].is_open for row in range(len(active))
-        ]
-        return active & torch.tensor(is_open)
+        acting = torch.zeros_like(active)
+        for row in active.nonzero()[:, 0].tolist():
+            acting[row] = self._session(state, row).is_open
+        return acting
+
+    def _session(self, state: AgentState, row: int) -> ActionSession:
+        return self.sessions[int(state.slot[row])]
 
     def _frame(self, state: AgentState, latents: Tensor, active: Tensor) -> Outputs:
         """A frame position of the active rows, with all that the last one made."""
@@ -250,7 +257,7 @@ class Agent:
 
     def _give_waiting(self, state: AgentState, active: Tensor) -> None:
         for row in active.nonzero()[:, 0].tolist():
-            session = self.sessions[row]
+            session = self._session(state, row)
             while session.waiting and not session.is_open:
                 self._prefill(state.row(row), session.waiting.pop(0))
 
@@ -283,7 +290,7 @@ class Agent:
         drawn = tokens != self._idle
         self._put(state, tokens, drawn)
         taken = (
-            self.sessions[row].take(int(tokens[row]), float(probabilities[row]))
+            self._session(state, row).take(int(tokens[row]), float(probabilities[row]))
             for row in drawn.nonzero()[:, 0].tolist()
         )
         return [event for event in taken if event]
@@ -296,10 +303,10 @@ class Agent:
         logits = self.model.log_probabilities(outputs, "action")[:, 0]  # [B, V]
         mask = torch.zeros(logits.shape, dtype=torch.bool)
         for row in rows:
-            mask[row, : len(self.tokenizer)] = self.sessions[row].allowed()
+            mask[row, : len(self.tokenizer)] = self._session(state, row).allowed()
         mask[:, self._idle] = ~mask.any(dim=-1)
         for row in rows:
-            mask[row, self._idle] |= not self.sessions[row].is_open
+            mask[row, self._idle] |= not self._session(state, row).is_open
         uniform = uniforms(state.seed, state.positions, _ACTION)
         tokens = sample(logits.masked_fill(~mask, -torch.inf), self.config.action, uniform)
         return tokens, logits.exp().gather(1, tokens[:, None])[:, 0]

@@ -6,7 +6,7 @@ not rounded to the model's precision. Grouped queries as in arXiv 2305.13245.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +59,39 @@ class AttentionConfig:
 class AttentionState(State):
     """The steps that each row can still see: the pinned ones, then a ring of `window` slots.
 
-    `keys` (rotated) and `values` [B, pinned + window, kv_heads, head_dim]; `position` int64 [B],
-    the number of steps that a row has had.
+    `keys` (rotated) and `values` [R, pinned + window, kv_heads, head_dim]; `position` int64 [B],
+    the number of steps that a row has had. R is B, unless the state was gathered: then they are
+    still everybody's, and `rows` int64 [B] says which of them are whose.
     """
 
     keys: Tensor
     values: Tensor
     position: Tensor
+    rows: Tensor | None = None
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Those that are remembered."""
+        yield from (self.keys, self.values, self.position)
+
+    def row(self, index: int) -> Self:
+        """One row as a state of its own, whose tensors are views."""
+        if self.rows is not None:
+            return type(self)(
+                self.keys,
+                self.values,
+                self.position[index : index + 1],
+                self.rows[index : index + 1],
+            )
+        return type(self)(*(tensor[index : index + 1] for tensor in self.tensors()))
+
+    def gather(self, rows: Tensor) -> Self:
+        """Some rows as a state that writes to these keys and values."""
+        held = rows if self.rows is None else self.rows[rows]
+        return type(self)(self.keys, self.values, self.position[rows], held)
+
+    def scatter(self, rows: Tensor, part: Self) -> None:
+        """Takes back what `gather` gave: keys and values are here."""
+        self.position[rows] = part.position
 
 
 class Packing(NamedTuple):
@@ -130,9 +156,11 @@ def _held(newest: Tensor, config: AttentionConfig) -> Tensor:
     return torch.where(slot < config.pinned, torch.where(slot <= newest, slot, -1), in_ring)
 
 
-def _write(held: Tensor, new: Tensor, slot: Tensor, active: Tensor | None) -> None:
-    """Puts new [B, T, ...] into slots [B, T] of what the active rows hold [B, slots, ...]."""
-    row = torch.arange(held.shape[0], device=held.device)[:, None]
+def _write(
+    held: Tensor, new: Tensor, slot: Tensor, active: Tensor | None, rows: Tensor | None
+) -> None:
+    """Puts new [B, T, ...] into slots [B, T] of what the active rows hold [R, slots, ...]."""
+    row = torch.arange(len(new), device=held.device)[:, None] if rows is None else rows[:, None]
     new = new.detach().to(held.dtype)
     if active is not None:
         new = torch.where(active[:, None, None, None], new, held[row, slot])
@@ -150,17 +178,19 @@ def remember(
     """Keys, values [B, S, kv_heads, head_dim] and positions [B, S] of the past and of this chunk.
 
     A single step takes the slot of the one step that it can no longer see, so what is held is what
-    it attends to; a longer chunk is put behind a copy of it.
+    it attends to, as [R, S, ...]; a longer chunk is put behind a copy of it.
     """
     if key.shape[1] == 1:
         keys, values, seen = state.keys, state.values, _held(position, config)
     else:
-        keys = torch.cat([state.keys.to(key.dtype), key], dim=1)  # [B, reach + T, kv_heads, D]
-        values = torch.cat([state.values.to(value.dtype), value], dim=1)
+        held = slice(None) if state.rows is None else state.rows
+        keys = torch.cat([state.keys[held].to(key.dtype), key], dim=1)  # [B, reach + T, ...]
+        values = torch.cat([state.values[held].to(value.dtype), value], dim=1)
         seen = torch.cat([_held(position[:, :1] - 1, config), position], dim=1)
     for part in _unique_slots(position, config):
-        _write(state.keys, key[:, part], _slot(position[:, part], config), active)
-        _write(state.values, value[:, part], _slot(position[:, part], config), active)
+        slot = _slot(position[:, part], config)
+        _write(state.keys, key[:, part], slot, active, state.rows)
+        _write(state.values, value[:, part], slot, active, state.rows)
     state.position += key.shape[1] if active is None else key.shape[1] * active
     return keys.to(key.dtype), values.to(value.dtype), seen
 
@@ -214,9 +244,16 @@ class SlidingWindowAttention(nn.Module):
         visible = packing.visible if packing else visible_from(position, seen, config)
         mask = visible[:, None]  # [B, 1, T, S]
         near = rotate(query, position, config.rope_period)
+        rows = state.rows if state is not None and x.shape[1] == 1 else None
         if config.pinned and (state is not None or x.shape[1] > config.reach):
-            mask = self._mask_with_far(query, near, key, position, seen, mask)
-        if packing is None or x.device.type != "cpu":
+            mask = self._mask_with_far(query, near, key, position, seen, mask, rows)
+        if rows is not None:  # where they lie: a copy would take longer than to attend to them
+            parts = [
+                self._attend(near[n, None], key[row, None], value[row, None], mask[n, None])
+                for n, row in enumerate(rows.tolist())
+            ]
+            y = torch.cat(parts)
+        elif packing is None or x.device.type != "cpu":
             y = self._attend(near, key, value, mask)
         else:  # each sequence by itself: most of a packed square is empty, which a GPU minds less
             parts = [
@@ -251,6 +288,7 @@ class SlidingWindowAttention(nn.Module):
         position: Tensor,
         seen: Tensor,
         mask: Tensor,
+        rows: Tensor | None,
     ) -> Tensor:
         """The mask as what to add to the scores [B, heads, T, S]: pinned keys as if they were near.
 
@@ -259,11 +297,12 @@ class SlidingWindowAttention(nn.Module):
         config = self.config
         # A single step's keys are those held, of which the pinned ones come first.
         first = config.pinned if key.shape[1] == config.reach else key.shape[1]
+        pinned = key[:, :first] if rows is None else key[rows, :first]
         far = rotate(query, position.clamp(max=config.reach - 1), config.rope_period)
         moved = (far - near).unflatten(2, (config.kv_heads, -1))  # [B, T, kv, heads / kv, D]
-        change = torch.einsum("btkgd,bskd->bkgts", moved, key[:, :first]).flatten(1, 2)
+        change = torch.einsum("btkgd,bskd->bkgts", moved, pinned).flatten(1, 2)
         is_pinned = (seen[:, :first] < config.pinned)[:, None, None]
-        added = key.new_zeros(len(key), config.heads, query.shape[1], key.shape[1])
+        added = key.new_zeros(len(pinned), config.heads, query.shape[1], key.shape[1])
         added.masked_fill_(~mask, -torch.inf)
         added[..., :first] += torch.where(is_pinned, change * config.head_dim**-0.5, 0)
         return added

@@ -60,6 +60,8 @@ class Pointer(nn.Module):
             keys, values, seen = remember(
                 key[:, :, None], source[:, :, None, None], position, self.config, state, active
             )
+            if state.rows is not None and x.shape[1] == 1:
+                keys, values = keys[state.rows], values[state.rows]
             key, sources = keys[:, :, 0], values[:, :, 0, 0]
             visible = visible_from(position, seen, self.config)
         visible = visible & (sources > 0)[:, None]  # [B, T, S]

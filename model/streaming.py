@@ -12,7 +12,7 @@ A state is a dataclass of preallocated tensors, zero when fresh, so `reset` is t
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import torch
@@ -37,15 +37,38 @@ class State:
     def row(self, index: int) -> Self:
         """One row as a state of its own, whose tensors are views: what is done there is done
         here."""
+        return self._mapped(lambda value: value.row(index), lambda value: value[index : index + 1])
+
+    def gather(self, rows: Tensor) -> Self:
+        """The rows int64 [n], each once, as a state to be run and then scattered back: copies, but
+        of what is large, which is shared."""
+        return self._mapped(lambda value: value.gather(rows), lambda value: value[rows])
+
+    def scatter(self, rows: Tensor, part: Self) -> None:
+        """Takes back what `gather` gave."""
+        assert dataclasses.is_dataclass(self)
+        for field in dataclasses.fields(self):
+            _scatter(getattr(self, field.name), rows, getattr(part, field.name))
+
+    def _mapped(self, state: Callable[[Any], Any], tensor: Callable[[Tensor], Tensor]) -> Self:
+        def mapped(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return tensor(value)
+            return state(value) if isinstance(value, State) else tuple(map(mapped, value))
+
         assert dataclasses.is_dataclass(self)
         names = (field.name for field in dataclasses.fields(self))
-        return type(self)(**{name: _row(getattr(self, name), index) for name in names})
+        return type(self)(**{name: mapped(getattr(self, name)) for name in names})
 
 
-def _row(value: Any, index: int) -> Any:
+def _scatter(value: Any, rows: Tensor, part: Any) -> None:
     if isinstance(value, Tensor):
-        return value[index : index + 1]
-    return value.row(index) if isinstance(value, State) else tuple(_row(v, index) for v in value)
+        value[rows] = part
+    elif isinstance(value, State):
+        value.scatter(rows, part)
+    else:
+        for one, other in zip(value, part, strict=True):
+            _scatter(one, rows, other)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

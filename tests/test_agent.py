@@ -1,6 +1,7 @@
 """The frame loop of the split arrangement, on random weights."""
 
 import json
+import random
 from typing import Any
 
 import jsonschema
@@ -135,6 +136,45 @@ def test_a_caller_in_a_batch_has_the_call_he_has_alone(agent: Agent) -> None:
         assert one.agent_text[0] == many.agent_text[1]
         assert one.user_text[0] == many.user_text[1]
         torch.testing.assert_close(one.pcm[0], many.pcm[1], atol=1e-4, rtol=1e-4)
+
+
+def test_whoever_is_ready_goes_together(agent: Agent) -> None:
+    """Any rows, gathered for a frame and scattered back, have the call that each has alone."""
+    pcm = pcm_of(3)
+    state = agent.init_state(5)
+    slots = [4, 1, 2]
+    heard: list[list[AgentFrame]] = [[], [], []]
+    for caller, slot in enumerate(slots):
+        agent.begin(state, slot, f"You are number {caller}.", TOOLS, seed=caller)
+    rng = random.Random(0)
+    while ready := [caller for caller in range(3) if len(heard[caller]) < FRAMES]:
+        ready = rng.sample(ready, rng.randint(1, len(ready)))
+        rows = torch.tensor([slots[caller] for caller in ready])
+        part = state.gather(rows)
+        now = torch.stack([pcm[caller, len(heard[caller])] for caller in ready])
+        frame = agent.step(part, now)
+        state.scatter(rows, part)
+        for place, caller in enumerate(ready):
+            events = [event._replace(row=0) for event in frame.events if event.row == slots[caller]]
+            only = [tensor[place : place + 1] for tensor in frame[:-1]]
+            own = AgentFrame._make([*only, events])
+            heard[caller].append(own)
+            for event in own.events:
+                if event.kind == "made" and event.action in ("call", "revise"):
+                    agent.give(state, slots[caller], event.number, {"status": "shipped"})
+    assert any(frame.events for frames in heard for frame in frames)
+    for caller in range(3):
+        alone = agent.init_state(1)
+        agent.begin(alone, 0, f"You are number {caller}.", TOOLS, seed=caller)
+        for one, other in zip(
+            talk(agent, alone, pcm[caller : caller + 1]), heard[caller], strict=True
+        ):
+            assert one.agent_text == other.agent_text
+            assert one.events == [
+                event._replace(confidence=mine.confidence)
+                for event, mine in zip(other.events, one.events, strict=True)
+            ]
+            torch.testing.assert_close(one.pcm, other.pcm, atol=1e-4, rtol=1e-3)
 
 
 def test_another_seed_is_another_call(agent: Agent) -> None:
