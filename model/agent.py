@@ -15,13 +15,13 @@ from torch import Tensor
 
 from data.dialogue import AGENTS, USERS
 from model.action_session import ActionEvent, ActionSession
+from model.agent_state import AgentState
 from model.checkpoint import Duplex
-from model.duplex import ACTION, FRAME, DuplexState, Inputs, Outputs
+from model.duplex import ACTION, FRAME, Inputs, Outputs
 from model.grammar import ActionGrammar
 from model.pace import pace_of
 from model.sampling import SamplingConfig, sample, uniforms
-from model.speech import SpeechState
-from model.streaming import State, keep
+from model.streaming import keep
 from model.tokens import END, IDLE, PAD, SPECIAL_TOKENS, STYLES, serialize, serialize_context
 
 _SURE_FRAMES = 3  # that somebody holds the floor
@@ -35,33 +35,6 @@ class AgentConfig:
     agent_text: SamplingConfig = field(default_factory=SamplingConfig)
     action: SamplingConfig = field(default_factory=SamplingConfig)
     codes: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.3))
-
-
-@dataclass
-class AgentState(State):
-    """Everything of the callers but what their open bursts are held to; integers are int64 [B].
-
-    `agent_text`, `user_text` and `floor` are the last frame's, `floor_frames` for how many it has
-    been that, `holder` is who surely had it last; `action` and `is_new` (bool) as in `Inputs`.
-    `unsaid_frames` (float32) are those that the text up to now still takes to be said. `positions`
-    counts what has gone in, `slot` is the row's number where all rows are. A row is to be begun
-    before its first step.
-    """
-
-    codec: State
-    duplex: DuplexState
-    speech: SpeechState
-    agent_text: Tensor
-    user_text: Tensor
-    floor: Tensor
-    floor_frames: Tensor
-    holder: Tensor
-    action: Tensor
-    is_new: Tensor
-    unsaid_frames: Tensor
-    positions: Tensor
-    seed: Tensor
-    slot: Tensor
 
 
 class AgentFrame(NamedTuple):
@@ -94,26 +67,8 @@ class Agent:
 
     def init_state(self, batch: int) -> AgentState:
         """For `batch` callers, each of whom is to be begun."""
-
-        def zeros(dtype: torch.dtype = torch.int64) -> Tensor:
-            return torch.zeros(batch, dtype=dtype)
-
-        return AgentState(
-            codec=self.codec.init_state(batch),
-            duplex=self.model.init_state(batch),
-            speech=self.speech.init_state(batch),
-            agent_text=zeros(),
-            user_text=zeros(),
-            floor=zeros(),
-            floor_frames=zeros(),
-            holder=zeros(),
-            action=zeros(),
-            is_new=zeros(torch.bool),
-            unsaid_frames=zeros(torch.float32),
-            positions=zeros(),
-            seed=zeros(),
-            slot=torch.arange(batch),
-        )
+        duplex, speech = self.model.init_state(batch), self.speech.init_state(batch)
+        return AgentState.fresh(self.codec.init_state(batch), duplex, speech)
 
     @torch.inference_mode()
     def begin(

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from data.dialogue import AGENTS, FLOORS, USERS
 from model.action_session import ActionEvent
-from model.agent import Agent, AgentConfig, AgentFrame, AgentState
+from model.agent import Agent, AgentConfig, AgentFrame
+from model.agent_state import AgentState
 from model.duplex import FRAME, Inputs, Outputs
 from model.sampling import SamplingConfig
 from model.tokens import END, IDLE, PAD, serialize, serialize_context
