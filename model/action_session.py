@@ -30,7 +30,7 @@ class ActionEvent(NamedTuple):
 
 class ActionSession:
     """`calls` have been made, `standing` of them (number to tool) are neither replaced nor taken
-    back; `waiting` are results to be given."""
+    back; `waiting` are tokens to be taken in: of the role, the tools and results."""
 
     def __init__(self, row: int, tokenizer: DialogueTokenizer, grammar: ActionGrammar) -> None:
         self.row, self.tokenizer, self.grammar = row, tokenizer, grammar
@@ -38,7 +38,7 @@ class ActionSession:
         self.is_open = False
         self.calls = 0
         self.standing: dict[int, str] = {}
-        self.waiting: list[list[int]] = []
+        self.waiting: list[int] = []
 
     def allowed(self) -> Tensor:
         """Which tokens may come, bool [V]: those of the open burst, or those that open one."""

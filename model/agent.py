@@ -79,7 +79,8 @@ class Agent:
         tools: Sequence[Mapping[str, Any]],
         seed: int = 0,
     ) -> None:
-        """A new caller in a row of all, with his agent's role and tools.
+        """A new caller in a row of all, with his agent's role and tools, which go in before his
+        first frame.
 
         Raises ValueError on tools that can't be decoded, as `ActionGrammar` does.
         """
@@ -93,7 +94,7 @@ class Agent:
         view.seed.fill_(seed)
         view.slot.fill_(row)
         for text in serialize_context(system, tools, self.duplex.config.describe_tools):
-            self._prefill(view, self.tokenizer.encode_action(text))
+            self.sessions[row].waiting += self.tokenizer.encode_action(text)
 
     def give(self, state: AgentState, row: int, number: int, result: Mapping[str, Any]) -> None:
         """The result of call `number`; goes in before the next frame that no burst is open at.
@@ -104,7 +105,22 @@ class Agent:
         if not 0 < number <= session.calls:
             raise ValueError(f"number {number}: row {row} has made calls 1 to {session.calls}")
         text = serialize("result", number, "", result)
-        session.waiting.append(self.tokenizer.encode_action(text))
+        session.waiting += self.tokenizer.encode_action(text)
+
+    @torch.inference_mode()
+    def prefill(self, state: AgentState, row: int, most: int | None = None) -> None:
+        """Takes in `most` (None: all) of the tokens that wait for a row, in one run. What is left
+        goes in before its next frame; nothing does while an action is open."""
+        session = self._session(state, row)
+        if session.is_open or not session.waiting:
+            return
+        view, active = state.row(row), torch.ones(1, dtype=torch.bool)
+        newest = torch.tensor([session.waiting[:most]])  # [1, T]
+        del session.waiting[:most]
+        action = torch.cat([view.action[:, None], newest[:, :-1]], dim=1)
+        is_new = torch.cat([view.is_new[:, None], torch.ones_like(newest[:, 1:]).bool()], dim=1)
+        self._run(view, self._inputs(ACTION, action, is_new), active)
+        self._put(view, newest[:, -1], active)
 
     @torch.inference_mode()
     def step(self, state: AgentState, pcm: Tensor, active: Tensor | None = None) -> AgentFrame:
@@ -121,7 +137,8 @@ class Agent:
     def hear(self, state: AgentState, pcm: Tensor, active: Tensor) -> AgentFrame:
         """A frame position of the active rows (bool [B]): pcm float32 [B, 1920] in -1..1. Actions
         open at it, and go on where `act` is called."""
-        self._give_waiting(state, active)
+        for row in active.nonzero()[:, 0].tolist():
+            self.prefill(state, row)
         heard = self.codec.encode(pcm, state.codec, active)
         outputs = self._frame(state, heard.latent, active)
         text = self._draw_text(state, outputs)
@@ -200,21 +217,6 @@ class Agent:
         """What goes in at the next position: token [B], the newest of a burst."""
         keep(state.action, token, active)
         keep(state.is_new, torch.ones_like(state.is_new), active)
-
-    def _prefill(self, state: AgentState, tokens: list[int]) -> None:
-        """Gives the one row of `state` the tokens of a burst, in one run."""
-        active = torch.ones(1, dtype=torch.bool)
-        newest = torch.tensor([tokens])
-        action = torch.cat([state.action[:, None], newest[:, :-1]], dim=1)
-        is_new = torch.cat([state.is_new[:, None], torch.ones_like(newest[:, 1:]).bool()], dim=1)
-        self._run(state, self._inputs(ACTION, action, is_new), active)
-        self._put(state, newest[:, -1], active)
-
-    def _give_waiting(self, state: AgentState, active: Tensor) -> None:
-        for row in active.nonzero()[:, 0].tolist():
-            session = self._session(state, row)
-            while session.waiting and not session.is_open:
-                self._prefill(state.row(row), session.waiting.pop(0))
 
     def _draw_text(self, state: AgentState, outputs: Outputs) -> Tensor:
         """Nothing, where that is likelier than all words together: a turn may begin with many, and

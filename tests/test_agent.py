@@ -178,6 +178,20 @@ def test_whoever_is_ready_goes_together(agent: Agent) -> None:
             torch.testing.assert_close(one.pcm, other.pcm, atol=1e-4, rtol=1e-3)
 
 
+def test_what_waits_goes_in_by_parts_as_it_does_at_once(agent: Agent) -> None:
+    heard = []
+    for most in (None, 7):
+        state = agent.init_state(1)
+        agent.begin(state, 0, "You are the front desk.", TOOLS, seed=1)
+        while agent.sessions[0].waiting:
+            agent.prefill(state, 0, most)
+        assert state.positions > 20
+        heard.append(talk(agent, state, pcm_of(1)))
+    for whole, parts in zip(*heard, strict=True):
+        assert whole.agent_text == parts.agent_text
+        torch.testing.assert_close(whole.pcm, parts.pcm, atol=1e-4, rtol=1e-3)
+
+
 def test_another_seed_is_another_call(agent: Agent) -> None:
     texts = []
     for seed in (1, 1, 2):
