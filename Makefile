@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.duologue-setup
 SETUP_INPUTS := pyproject.toml constraints.txt requirements-no-deps.txt
 PARITY := .venv-parity
-EXTRAS := voices,codecs,ingest,scale,evaluation,dev
+EXTRAS := serve,voices,codecs,ingest,scale,evaluation,dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

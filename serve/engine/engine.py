@@ -1,0 +1,259 @@
+"""Many calls at once: whoever has a frame goes into the next batch, nobody waits for the slow.
+
+A round is schedule -> run -> emit. What is run is of one kind: frames, one position of every open
+action, or a part of what is to be taken in (role, tools, results). The kind whose earliest item is
+due first is run, with all others of its kind. No asyncio, no sockets.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.action_session import ActionEvent, ActionSession
+from model.agent import AgentFrame
+from model.codec import FRAME_SIZE
+from model.streaming import State
+from model.tokens import PAD, DialogueTokenizer
+from serve.engine.messages import (
+    Acted,
+    Command,
+    Frame,
+    Heard,
+    Open,
+    Opened,
+    Refused,
+    Reply,
+    Result,
+)
+from serve.engine.session import EngineSession, Waiting
+
+_INT16 = 2**15
+
+
+class Agent(Protocol):
+    """What is run: `model.agent.Agent`, or a stand-in. `sessions` are by slot."""
+
+    tokenizer: DialogueTokenizer
+    sessions: dict[int, ActionSession]
+
+    def init_state(self, batch: int) -> Any:
+        """A fresh state of so many slots."""
+        ...
+
+    def begin(
+        self, state: Any, row: int, system: str, tools: Sequence[Mapping[str, Any]], seed: int
+    ) -> None:
+        """A new caller in a slot."""
+        ...
+
+    def give(self, state: Any, row: int, number: int, result: Mapping[str, Any]) -> None:
+        """The result of one of his calls."""
+        ...
+
+    def prefill(self, state: Any, row: int, most: int | None) -> None:
+        """A part of what is to be taken in."""
+        ...
+
+    def hear(self, state: Any, pcm: Tensor, active: Tensor) -> AgentFrame:
+        """A frame of some callers, whose rows were gathered."""
+        ...
+
+    def act(self, state: Any, active: Tensor) -> list[ActionEvent]:
+        """A position of their actions."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """`slots` callers; `queue_frames` of each may wait. After a frame come at most
+    `actions_per_frame` positions of its actions before the next one; `prefill_tokens` are taken in
+    at a time."""
+
+    slots: int = 16
+    queue_frames: int = 8
+    actions_per_frame: int = 6
+    prefill_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "queue_frames", "actions_per_frame", "prefill_tokens"):
+            assert getattr(self, name) > 0, f"{name} {getattr(self, name)} must be positive"
+
+
+Kind = Literal["hear", "act", "prefill"]
+
+
+class Batch(NamedTuple):
+    """What a round runs, and for whom."""
+
+    kind: Kind
+    sessions: list[EngineSession]
+
+
+class Engine:
+    """An agent, its state, and who is in it."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        config: EngineConfig,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.agent, self.config, self._clock = agent, config, clock
+        self.state: State = agent.init_state(config.slots)
+        self.sessions: dict[str, EngineSession] = {}
+        self._free = list(range(config.slots))[::-1]
+        self._texts = [agent.tokenizer.decode([token]) for token in range(len(agent.tokenizer))]
+        self._texts[agent.tokenizer.id_of(PAD)] = ""
+
+    def take(self, command: Command) -> Reply | None:
+        """A message of the gateway's; the reply is what is to be said of it at once."""
+        if isinstance(command, Open):
+            return self._open(command)
+        session = self.sessions.get(command.session)
+        if session is None:
+            return Refused(command.session, "no_session", "there is no such session here")
+        if isinstance(command, Frame):
+            return self._queue(session, command)
+        if isinstance(command, Result):
+            return self._give(session, command)
+        self._close(session)
+        return None
+
+    def step(self) -> list[Reply]:
+        """One round; empty where there was nothing to do."""
+        batch = self._schedule()
+        if batch is None:
+            return []
+        if batch.kind == "prefill":
+            return self._prefill(batch.sessions[0])
+        rows = torch.tensor([session.slot for session in batch.sessions])
+        part = self.state.gather(rows)
+        active = torch.ones(len(rows), dtype=torch.bool)
+        replies = (self._hear if batch.kind == "hear" else self._act)(batch.sessions, part, active)
+        self.state.scatter(rows, part)
+        return replies
+
+    def _schedule(self) -> Batch | None:
+        """The item that is due first, with all others of its kind; of what is to be taken in, one
+        caller's."""
+        items = [
+            (*item, session) for session in self.sessions.values() if (item := self._next(session))
+        ]
+        if not items:
+            return None
+        _, kind, first = min(items, key=itemgetter(0))
+        if kind == "prefill":
+            return Batch(kind, [first])
+        return Batch(kind, [session for _, other, session in items if other == kind])
+
+    def _next(self, session: EngineSession) -> tuple[float, Kind] | None:
+        """What a session needs next, and when that is late. A new caller has time."""
+        frame_due_s = session.frames[0].due_s if session.frames else math.inf
+        if session.actions_left:
+            return session.action_due_s(self.config.actions_per_frame), "act"
+        if self._is_waiting(session):
+            return frame_due_s, "prefill"
+        return (frame_due_s, "hear") if session.frames else None
+
+    def _is_waiting(self, session: EngineSession) -> bool:
+        """Whether there is something to be taken in, and nothing against it."""
+        acting = self.agent.sessions[session.slot]
+        return bool(acting.waiting) and not acting.is_open
+
+    def _hear(self, sessions: list[EngineSession], part: State, active: Tensor) -> list[Reply]:
+        frames = [session.frames.popleft() for session in sessions]
+        pcm = torch.from_numpy(np.stack([frame.pcm for frame in frames]))
+        heard = self.agent.hear(part, pcm, active)
+        now_s = self._clock()
+        sound = (heard.pcm.clamp(-1, 1) * (_INT16 - 1)).round().to(torch.int16).numpy()
+        streams = torch.stack([heard.agent_text, heard.user_text, heard.floor], dim=1).tolist()
+        replies: list[Reply] = []
+        for session, frame, samples, (agent_text, user_text, floor) in zip(
+            sessions, frames, sound, streams, strict=True
+        ):
+            session.heard = frame
+            texts = (self._texts[agent_text], self._texts[user_text])
+            late = (now_s - frame.arrived_s, now_s > frame.due_s)
+            replies.append(
+                Heard(session.name, frame.number, samples.tobytes(), *texts, floor, *late)
+            )
+        for session in sessions:
+            self._go_on(session, self.config.actions_per_frame)
+        return replies + self._told(sessions, heard.events)
+
+    def _act(self, sessions: list[EngineSession], part: State, active: Tensor) -> list[Reply]:
+        events = self.agent.act(part, active)
+        for session in sessions:
+            self._go_on(session, session.actions_left - 1)
+        return self._told(sessions, events)
+
+    def _go_on(self, session: EngineSession, positions: int) -> None:
+        is_open = self.agent.sessions[session.slot].is_open
+        session.actions_left = positions if is_open else 0
+
+    def _prefill(self, session: EngineSession) -> list[Reply]:
+        self.agent.prefill(self.state, session.slot, self.config.prefill_tokens)
+        is_in = session.heard is None and not self._is_waiting(session)
+        return [Opened(session.name)] if is_in else []
+
+    def _told(self, sessions: list[EngineSession], events: list[ActionEvent]) -> list[Reply]:
+        by_slot = {session.slot: session for session in sessions}
+        replies: list[Reply] = []
+        for event in events:
+            session, (_, kind, call, action, tool, arguments, confidence) = (
+                by_slot[event.row],
+                event,
+            )
+            replies.append(
+                Acted(
+                    session.name, session.number, kind, call, action, tool,
+                    dict(arguments), confidence,
+                )
+            )  # fmt: skip
+        return replies
+
+    def _open(self, command: Open) -> Reply | None:
+        name = command.session
+        if name in self.sessions:
+            return Refused(name, "session_exists", "there is one of this name: take another")
+        if not self._free:
+            message = f"all {self.config.slots} slots are taken"
+            return Refused(name, "at_capacity", message, retry_after_s=1.0)
+        slot = self._free[-1]
+        try:
+            self.agent.begin(self.state, slot, command.system, command.tools, command.seed)
+        except ValueError as error:
+            return Refused(name, "bad_message", str(error))
+        self.sessions[name] = EngineSession(name, self._free.pop())
+        return None
+
+    def _queue(self, session: EngineSession, command: Frame) -> Reply | None:
+        samples = np.frombuffer(command.pcm, "<i2") if len(command.pcm) % 2 == 0 else []
+        if len(samples) != FRAME_SIZE:
+            message = f"pcm has {len(command.pcm)} bytes: must be {2 * FRAME_SIZE} (int16)"
+            return Refused(session.name, "bad_message", message)
+        if len(session.frames) >= self.config.queue_frames:
+            message = f"frame {command.number}: {len(session.frames)} wait already, it is dropped"
+            return Refused(session.name, "queue_full", message)
+        pcm = np.asarray(samples, np.float32) / np.float32(_INT16)
+        session.frames.append(Waiting(command.number, pcm, self._clock()))
+        return None
+
+    def _give(self, session: EngineSession, command: Result) -> Reply | None:
+        try:
+            self.agent.give(self.state, session.slot, command.call, command.result)
+        except ValueError as error:
+            return Refused(session.name, "bad_message", str(error))
+        return None
+
+    def _close(self, session: EngineSession) -> None:
+        del self.sessions[session.name]
+        self.agent.sessions.pop(session.slot)
+        self._free.append(session.slot)

@@ -1,0 +1,86 @@
+"""What goes between the gateway and the engine's process: one struct a message, as msgpack."""
+
+from typing import Any, Literal
+
+import msgspec
+
+VERSION = 1  # of the messages; both sides must have the same
+
+
+class Open(msgspec.Struct, tag=True, frozen=True):
+    """A new caller: his agent's role, its tools (`name`, `description`, `parameters`), and the
+    seed of all that is drawn for him."""
+
+    session: str
+    system: str
+    tools: list[dict[str, Any]]
+    seed: int = 0
+
+
+class Frame(msgspec.Struct, tag=True, frozen=True):
+    """80 ms of a caller: `pcm` holds 1920 samples at 24 kHz, int16 little-endian; `number` counts
+    his frames from 0."""
+
+    session: str
+    number: int
+    pcm: bytes
+
+
+class Result(msgspec.Struct, tag=True, frozen=True):
+    """What call `call` of a session has brought."""
+
+    session: str
+    call: int
+    result: dict[str, Any]
+
+
+class Close(msgspec.Struct, tag=True, frozen=True):
+    """A caller who is gone."""
+
+    session: str
+
+
+class Opened(msgspec.Struct, tag=True, frozen=True):
+    """A caller who is in: his frames may come."""
+
+    session: str
+
+
+class Refused(msgspec.Struct, tag=True, frozen=True):
+    """A message that was not taken. `retry_after_s` is 0 where trying again helps nothing."""
+
+    session: str
+    code: Literal["at_capacity", "session_exists", "no_session", "bad_message", "queue_full"]
+    message: str
+    retry_after_s: float = 0.0
+
+
+class Heard(msgspec.Struct, tag=True, frozen=True):
+    """What came of frame `number`: the agent's sound as in `Frame`, text of both sides (a token
+    each, mostly empty), who holds the floor, how long after its arrival, whether that is late."""
+
+    session: str
+    number: int
+    pcm: bytes
+    agent_text: str
+    user_text: str
+    floor: int
+    latency_s: float
+    is_late: bool
+
+
+class Acted(msgspec.Struct, tag=True, frozen=True):
+    """An action that was `opened` or `made` after frame `number`; as model.action_session tells."""
+
+    session: str
+    number: int
+    kind: Literal["opened", "made"]
+    call: int
+    action: str
+    tool: str
+    arguments: dict[str, Any]
+    confidence: float
+
+
+Command = Open | Frame | Result | Close
+Reply = Opened | Refused | Heard | Acted

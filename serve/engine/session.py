@@ -1,0 +1,46 @@
+"""What the engine knows of one caller beside the rows of the model's state."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+FRAME_S = 0.08
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A frame that is to be heard: float32 [1920] in -1..1, and when it arrived."""
+
+    number: int
+    pcm: NDArray[np.float32]
+    arrived_s: float
+
+    @property
+    def due_s(self) -> float:
+        """When its answer is late."""
+        return self.arrived_s + FRAME_S
+
+
+@dataclass
+class EngineSession:
+    """A caller in a slot. `actions_left` are the action positions that may still come before his
+    next frame; `heard` is the last frame that was heard."""
+
+    name: str
+    slot: int
+    frames: deque[Waiting] = field(default_factory=deque)
+    actions_left: int = 0
+    heard: Waiting | None = None
+
+    @property
+    def number(self) -> int:
+        """Of the last frame that was heard; -1 before the first."""
+        return self.heard.number if self.heard else -1
+
+    def action_due_s(self, actions_per_frame: int) -> float:
+        """When the next action position is due: they are spread over the frame that follows."""
+        assert self.heard is not None, "an action opens at a frame"
+        done = actions_per_frame - self.actions_left
+        return self.heard.due_s + FRAME_S * (done + 1) / actions_per_frame

@@ -1,0 +1,237 @@
+"""The engine's rounds on an agent with known outputs, then on a real one of random weights."""
+
+import random
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from fake_agent import FakeAgent
+from tiny_duplex import TOOLS, tiny_duplex
+
+from model.agent import Agent, AgentConfig
+from model.sampling import SamplingConfig
+from serve.engine.engine import Engine, EngineConfig
+from serve.engine.messages import (
+    Acted,
+    Close,
+    Command,
+    Frame,
+    Heard,
+    Open,
+    Opened,
+    Refused,
+    Reply,
+    Result,
+)
+
+CONFIG = EngineConfig(slots=3, queue_frames=2, actions_per_frame=4, prefill_tokens=32)
+
+
+class Clock:
+    """Time that stands still unless it is moved."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def frame(session: str, number: int, level: int = 1000) -> Frame:
+    return Frame(session, number, np.full(1920, level, "<i2").tobytes())
+
+
+def engine_of(agent: FakeAgent | None = None) -> tuple[Engine, FakeAgent, Clock]:
+    agent, clock = agent or FakeAgent(), Clock()
+    return Engine(agent, CONFIG, clock), agent, clock
+
+
+def run(engine: Engine) -> list[Reply]:
+    """Rounds until there is nothing to do."""
+    replies: list[Reply] = []
+    while found := _round(engine):
+        replies += found[0]
+    return replies
+
+
+def _round(engine: Engine) -> list[list[Reply]]:
+    is_idle = engine._schedule() is None
+    return [] if is_idle else [engine.step()]
+
+
+def opened(engine: Engine, *names: str) -> None:
+    for name in names:
+        assert engine.take(Open(name, "Hello.", [])) is None
+    assert run(engine) == [Opened(name) for name in names]
+
+
+def refusal(engine: Engine, command: Command) -> Refused:
+    reply = engine.take(command)
+    assert isinstance(reply, Refused)
+    return reply
+
+
+def test_a_caller_is_in_once_what_is_to_be_taken_in_is() -> None:
+    engine, agent, _ = engine_of()
+    opened(engine, "a")
+    assert agent.batches == [("prefill", [0])] * 3  # 70 tokens, 32 at a time
+    assert engine.step() == []
+
+
+def test_whoever_has_a_frame_goes_into_the_next_batch() -> None:
+    engine, agent, _ = engine_of()
+    opened(engine, "a", "b", "c")
+    agent.batches.clear()
+    for name in ("c", "a"):
+        assert engine.take(frame(name, 0)) is None
+    replies = run(engine)
+    assert agent.batches == [("hear", [0, 2])]
+    assert [(reply.session, reply.number) for reply in replies if isinstance(reply, Heard)] == [
+        ("a", 0), ("c", 0),
+    ]  # fmt: skip
+    assert {np.frombuffer(r.pcm, "<i2")[0] for r in replies if isinstance(r, Heard)} == {500}
+    assert [r.agent_text for r in replies if isinstance(r, Heard)] == ["w1", "w1"]
+
+
+def test_an_action_goes_on_between_frames_and_no_further_than_its_share() -> None:
+    engine, agent, _ = engine_of(FakeAgent(call_each=1, burst=9))
+    opened(engine, "a")
+    agent.batches.clear()
+    told: list[Reply] = []
+    for number in range(3):
+        engine.take(frame("a", number))
+        told += run(engine)
+    kinds = [kind for kind, _ in agent.batches]
+    assert kinds == ["hear", *["act"] * 4, "hear", *["act"] * 4, "hear", "act"]
+    acted = [reply for reply in told if isinstance(reply, Acted)]
+    assert [(reply.kind, reply.number, reply.call) for reply in acted] == [
+        ("opened", 0, 1), ("made", 2, 1),
+    ]  # fmt: skip
+
+
+def test_what_is_due_first_is_run_first() -> None:
+    """b's frame came before a's action is due, though a's action opened before that."""
+    engine, agent, clock = engine_of(FakeAgent(call_each=1, burst=9))
+    opened(engine, "a", "b")
+    engine.take(frame("a", 0))
+    engine.step()
+    agent.batches.clear()
+    clock.now_s = 0.015  # a's action positions are due at 0.1, 0.12, 0.14 and 0.16
+    engine.take(frame("b", 0))  # due at 0.095
+    run(engine)
+    assert [slots for kind, slots in agent.batches if kind == "hear"] == [[1]]
+    assert agent.batches[0] == ("hear", [1])
+    assert agent.batches[1] == ("act", [0, 1])
+
+
+def test_a_result_is_taken_in_before_the_next_frame() -> None:
+    engine, agent, _ = engine_of(FakeAgent(call_each=1, burst=1))
+    opened(engine, "a")
+    engine.take(frame("a", 0))
+    run(engine)
+    agent.batches.clear()
+    assert engine.take(Result("a", 1, {"status": "shipped"})) is None
+    engine.take(frame("a", 1))
+    run(engine)
+    assert agent.batches[:2] == [("prefill", [0]), ("hear", [0])]
+    assert "calls 1 to" in refusal(engine, Result("a", 7, {})).message
+
+
+def test_late_is_told_and_too_many_are_refused() -> None:
+    engine, _, clock = engine_of()
+    opened(engine, "a")
+    engine.take(frame("a", 0))
+    clock.now_s = 0.081
+    assert [(r.is_late, r.latency_s) for r in run(engine) if isinstance(r, Heard)] == [
+        (True, pytest.approx(0.081))
+    ]
+    for number in (1, 2):
+        assert engine.take(frame("a", number)) is None
+    refused = refusal(engine, frame("a", 3))
+    assert (refused.code, "frame 3" in refused.message) == ("queue_full", True)
+    assert [r.number for r in run(engine) if isinstance(r, Heard)] == [1, 2]
+
+
+def test_wrong_messages_say_what_would_be_right() -> None:
+    engine, _, _ = engine_of()
+    opened(engine, "a", "b", "c")
+    full = refusal(engine, Open("d", "Hello.", []))
+    assert (full.code, full.retry_after_s > 0) == ("at_capacity", True)
+    assert refusal(engine, Open("a", "Hello.", [])).code == "session_exists"
+    assert refusal(engine, frame("x", 0)).code == "no_session"
+    assert "3840" in refusal(engine, Frame("a", 0, b"123")).message
+    engine.take(Close("b"))
+    assert "no name" in refusal(engine, Open("e", "Hello.", [{}])).message
+    opened(engine, "f")  # the slot is not lost
+    assert sorted(engine.sessions) == ["a", "c", "f"]
+
+
+def test_a_thousand_callers_leave_no_slot_taken() -> None:
+    engine, agent, _ = engine_of(FakeAgent(call_each=2, burst=3))
+    rng = random.Random(0)
+    for number in range(1000):
+        opened(engine, f"{number}")
+        for heard in range(rng.randint(0, 3)):
+            engine.take(frame(f"{number}", heard))
+            if rng.random() < 0.5:
+                run(engine)
+        engine.take(Close(f"{number}"))  # half of them with frames or an action under way
+    assert not engine.sessions
+    assert not agent.sessions
+    opened(engine, "a", "b", "c")
+
+
+def test_messages_survive_the_wire() -> None:
+    for message, kind in (
+        (frame("a", 3), Command),
+        (Open("a", "Hello.", [{"name": "t"}], 5), Command),
+        (Heard("a", 3, b"12", "w", "", 2, 0.01, False), Reply),
+        (Acted("a", 3, "made", 1, "call", "t", {"a": [1]}, 0.5), Reply),
+    ):
+        packed = msgspec.msgpack.encode(message)
+        assert msgspec.msgpack.decode(packed, type=kind) == message
+
+
+# A real agent
+
+
+DRAWN = AgentConfig(
+    agent_text=SamplingConfig(temperature=1.0),
+    action=SamplingConfig(temperature=2.0),
+    codes=SamplingConfig(temperature=0.3),
+)
+
+
+def test_a_session_says_what_it_says_alone_whoever_else_comes_and_goes() -> None:
+    agent = Agent(tiny_duplex(), DRAWN)
+    rng = random.Random(0)
+    sound = np.random.default_rng(0).integers(-3000, 3000, (12, 1920)).astype("<i2")
+
+    def talk(others: bool) -> list[Reply]:
+        engine = Engine(agent, EngineConfig(slots=4, actions_per_frame=4))
+        engine.take(Open("a", "You are the front desk.", TOOLS, seed=7))
+        replies = run(engine)
+        for number, pcm in enumerate(sound):
+            if others:
+                name = f"other {number}"
+                engine.take(Open(name, "You are somebody else.", TOOLS, seed=number))
+                for known in [*engine.sessions]:
+                    if known != "a" and rng.random() < 0.3:
+                        engine.take(Close(known))
+                    elif known != "a":
+                        engine.take(Frame(known, number, sound[rng.randrange(12)].tobytes()))
+            engine.take(Frame("a", number, pcm.tobytes()))
+            replies += run(engine)
+        return [reply for reply in replies if reply.session == "a"]
+
+    alone, together = talk(others=False), talk(others=True)
+    assert any(isinstance(reply, Acted) for reply in alone)
+    assert len(alone) == len(together)
+    for one, other in zip(alone, together, strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, Heard) and isinstance(other, Heard):
+            assert (one.agent_text, one.number) == (other.agent_text, other.number)
+            samples = (np.frombuffer(reply.pcm, "<i2").astype(int) for reply in (one, other))
+            torch.testing.assert_close(*map(torch.from_numpy, samples), atol=2, rtol=0)
+        elif isinstance(one, Acted) and isinstance(other, Acted):
+            assert one.arguments == other.arguments
