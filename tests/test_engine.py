@@ -15,9 +15,11 @@ from serve.engine.engine import Engine, EngineConfig
 from serve.engine.messages import (
     Acted,
     Close,
+    Closed,
     Command,
     Frame,
     Heard,
+    Hello,
     Open,
     Opened,
     Refused,
@@ -49,14 +51,9 @@ def engine_of(agent: FakeAgent | None = None) -> tuple[Engine, FakeAgent, Clock]
 def run(engine: Engine) -> list[Reply]:
     """Rounds until there is nothing to do."""
     replies: list[Reply] = []
-    while found := _round(engine):
-        replies += found[0]
+    while not engine.is_idle:
+        replies += engine.step()
     return replies
-
-
-def _round(engine: Engine) -> list[list[Reply]]:
-    is_idle = engine._schedule() is None
-    return [] if is_idle else [engine.step()]
 
 
 def opened(engine: Engine, *names: str) -> None:
@@ -65,7 +62,7 @@ def opened(engine: Engine, *names: str) -> None:
     assert run(engine) == [Opened(name) for name in names]
 
 
-def refusal(engine: Engine, command: Command) -> Refused:
+def refusal(engine: Engine, command: Open | Frame | Result | Close) -> Refused:
     reply = engine.take(command)
     assert isinstance(reply, Refused)
     return reply
@@ -152,6 +149,17 @@ def test_late_is_told_and_too_many_are_refused() -> None:
     assert [r.number for r in run(engine) if isinstance(r, Heard)] == [1, 2]
 
 
+def test_a_caller_of_whom_nothing_comes_is_gone() -> None:
+    engine, _, clock = engine_of()
+    opened(engine, "a", "b")
+    clock.now_s = 15.0
+    engine.take(frame("b", 0))
+    run(engine)
+    clock.now_s = 21.0
+    assert engine.step() == [Closed("a", "no_frames")]
+    assert [*engine.sessions] == ["b"]
+
+
 def test_wrong_messages_say_what_would_be_right() -> None:
     engine, _, _ = engine_of()
     opened(engine, "a", "b", "c")
@@ -222,7 +230,7 @@ def test_a_session_says_what_it_says_alone_whoever_else_comes_and_goes() -> None
                         engine.take(Frame(known, number, sound[rng.randrange(12)].tobytes()))
             engine.take(Frame("a", number, pcm.tobytes()))
             replies += run(engine)
-        return [reply for reply in replies if reply.session == "a"]
+        return [reply for reply in replies if not isinstance(reply, Hello) and reply.session == "a"]
 
     alone, together = talk(others=False), talk(others=True)
     assert any(isinstance(reply, Acted) for reply in alone)

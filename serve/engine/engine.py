@@ -23,7 +23,8 @@ from model.streaming import State
 from model.tokens import PAD, DialogueTokenizer
 from serve.engine.messages import (
     Acted,
-    Command,
+    Close,
+    Closed,
     Frame,
     Heard,
     Open,
@@ -72,18 +73,19 @@ class Agent(Protocol):
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`slots` callers; `queue_frames` of each may wait. After a frame come at most
-    `actions_per_frame` positions of its actions before the next one; `prefill_tokens` are taken in
-    at a time."""
+    """`slots` callers; `queue_frames` of each may wait, and one of whom nothing comes for
+    `patience_s` is gone. After a frame come at most `actions_per_frame` positions of its actions
+    before the next one; `prefill_tokens` are taken in at a time."""
 
     slots: int = 16
     queue_frames: int = 8
     actions_per_frame: int = 6
     prefill_tokens: int = 32
+    patience_s: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("slots", "queue_frames", "actions_per_frame", "prefill_tokens"):
-            assert getattr(self, name) > 0, f"{name} {getattr(self, name)} must be positive"
+        for name, value in vars(self).items():
+            assert value > 0, f"{name} {value} must be positive"
 
 
 Kind = Literal["hear", "act", "prefill"]
@@ -112,13 +114,14 @@ class Engine:
         self._texts = [agent.tokenizer.decode([token]) for token in range(len(agent.tokenizer))]
         self._texts[agent.tokenizer.id_of(PAD)] = ""
 
-    def take(self, command: Command) -> Reply | None:
-        """A message of the gateway's; the reply is what is to be said of it at once."""
+    def take(self, command: Open | Frame | Result | Close) -> Reply | None:
+        """A message of a gateway's; the reply is what is to be said of it at once."""
         if isinstance(command, Open):
             return self._open(command)
         session = self.sessions.get(command.session)
         if session is None:
             return Refused(command.session, "no_session", "there is no such session here")
+        session.seen_s = self._clock()
         if isinstance(command, Frame):
             return self._queue(session, command)
         if isinstance(command, Result):
@@ -126,11 +129,18 @@ class Engine:
         self._close(session)
         return None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do until a message comes."""
+        return self._schedule() is None
+
     def step(self) -> list[Reply]:
         """One round; empty where there was nothing to do."""
+        closed = self._close_silent()
         batch = self._schedule()
-        if batch is None:
-            return []
+        return closed + (self._run(batch) if batch else [])
+
+    def _run(self, batch: Batch) -> list[Reply]:
         if batch.kind == "prefill":
             return self._prefill(batch.sessions[0])
         rows = torch.tensor([session.slot for session in batch.sessions])
@@ -231,7 +241,7 @@ class Engine:
             self.agent.begin(self.state, slot, command.system, command.tools, command.seed)
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
-        self.sessions[name] = EngineSession(name, self._free.pop())
+        self.sessions[name] = EngineSession(name, self._free.pop(), self._clock())
         return None
 
     def _queue(self, session: EngineSession, command: Frame) -> Reply | None:
@@ -252,6 +262,14 @@ class Engine:
         except ValueError as error:
             return Refused(session.name, "bad_message", str(error))
         return None
+
+    def _close_silent(self) -> list[Reply]:
+        """Ends the sessions of which nothing has come for long."""
+        since_s = self._clock() - self.config.patience_s
+        silent = [session for session in self.sessions.values() if session.seen_s < since_s]
+        for session in silent:
+            self._close(session)
+        return [Closed(session.name, "no_frames") for session in silent]
 
     def _close(self, session: EngineSession) -> None:
         del self.sessions[session.name]

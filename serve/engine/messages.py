@@ -1,10 +1,19 @@
-"""What goes between the gateway and the engine's process: one struct a message, as msgpack."""
+"""What goes between a gateway and the engine's process: one struct a message, as msgpack.
+
+A gateway says `Hello` and is answered by one; the rest are about its sessions.
+"""
 
 from typing import Any, Literal
 
 import msgspec
 
 VERSION = 1  # of the messages; both sides must have the same
+
+
+class Hello(msgspec.Struct, tag=True, frozen=True):
+    """The first message of either side: the `version` that it speaks."""
+
+    version: int
 
 
 class Open(msgspec.Struct, tag=True, frozen=True):
@@ -50,7 +59,9 @@ class Refused(msgspec.Struct, tag=True, frozen=True):
     """A message that was not taken. `retry_after_s` is 0 where trying again helps nothing."""
 
     session: str
-    code: Literal["at_capacity", "session_exists", "no_session", "bad_message", "queue_full"]
+    code: Literal[
+        "at_capacity", "session_exists", "no_session", "bad_message", "bad_version", "queue_full"
+    ]
     message: str
     retry_after_s: float = 0.0
 
@@ -82,5 +93,12 @@ class Acted(msgspec.Struct, tag=True, frozen=True):
     confidence: float
 
 
-Command = Open | Frame | Result | Close
-Reply = Opened | Refused | Heard | Acted
+class Closed(msgspec.Struct, tag=True, frozen=True):
+    """A session that the engine has ended by itself."""
+
+    session: str
+    reason: Literal["no_frames"]
+
+
+Command = Hello | Open | Frame | Result | Close
+Reply = Hello | Opened | Refused | Heard | Acted | Closed

@@ -25,11 +25,13 @@ class Waiting:
 
 @dataclass
 class EngineSession:
-    """A caller in a slot. `actions_left` are the action positions that may still come before his
-    next frame; `heard` is the last frame that was heard."""
+    """A caller in a slot, of whom something came last at `seen_s`. `actions_left` are the action
+    positions that may still come before his next frame; `heard` is the last frame that was
+    heard."""
 
     name: str
     slot: int
+    seen_s: float
     frames: deque[Waiting] = field(default_factory=deque)
     actions_left: int = 0
     heard: Waiting | None = None
