@@ -21,6 +21,7 @@ from model.agent import AgentFrame
 from model.codec import FRAME_SIZE
 from model.streaming import State
 from model.tokens import PAD, DialogueTokenizer
+from serve.engine.admission import Admission
 from serve.engine.messages import (
     Acted,
     Close,
@@ -36,6 +37,7 @@ from serve.engine.messages import (
 from serve.engine.session import EngineSession, Waiting
 
 _INT16 = 2**15
+_RETRY_AFTER_S = 5.0
 
 
 class Agent(Protocol):
@@ -74,14 +76,16 @@ class Agent(Protocol):
 @dataclass(frozen=True)
 class EngineConfig:
     """`slots` callers; `queue_frames` of each may wait, and one of whom nothing comes for
-    `patience_s` is gone. After a frame come at most `actions_per_frame` positions of its actions
-    before the next one; `prefill_tokens` are taken in at a time."""
+    `patience_s` is gone. Nobody more comes in where a round would take more than `most_share` of a
+    frame (serve/engine/admission.py). After a frame come at most `actions_per_frame` positions of
+    its actions before the next one; `prefill_tokens` are taken in at a time."""
 
     slots: int = 16
     queue_frames: int = 8
     actions_per_frame: int = 6
     prefill_tokens: int = 32
     patience_s: float = 20.0
+    most_share: float = 0.7
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -108,6 +112,7 @@ class Engine:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.agent, self.config, self._clock = agent, config, clock
+        self.admission = Admission(config.most_share)
         self.state: State = agent.init_state(config.slots)
         self.sessions: dict[str, EngineSession] = {}
         self._free = list(range(config.slots))[::-1]
@@ -138,7 +143,13 @@ class Engine:
         """One round; empty where there was nothing to do."""
         closed = self._close_silent()
         batch = self._schedule()
-        return closed + (self._run(batch) if batch else [])
+        if batch is None:
+            return closed
+        begun_s = self._clock()
+        replies = self._run(batch)
+        if batch.kind == "hear":
+            self.admission.observe(len(batch.sessions), self._clock() - begun_s)
+        return closed + replies
 
     def _run(self, batch: Batch) -> list[Reply]:
         if batch.kind == "prefill":
@@ -233,9 +244,8 @@ class Engine:
         name = command.session
         if name in self.sessions:
             return Refused(name, "session_exists", "there is one of this name: take another")
-        if not self._free:
-            message = f"all {self.config.slots} slots are taken"
-            return Refused(name, "at_capacity", message, retry_after_s=1.0)
+        if why := self._has_no_room():
+            return Refused(name, "at_capacity", why, retry_after_s=_RETRY_AFTER_S)
         slot = self._free[-1]
         try:
             self.agent.begin(self.state, slot, command.system, command.tools, command.seed)
@@ -243,6 +253,16 @@ class Engine:
             return Refused(name, "bad_message", str(error))
         self.sessions[name] = EngineSession(name, self._free.pop(), self._clock())
         return None
+
+    def _has_no_room(self) -> str:
+        """Why nobody may come in; empty where somebody may."""
+        callers = len(self.sessions) + 1
+        if not self._free:
+            return f"all {self.config.slots} slots are taken"
+        if not self.admission.may_come(callers):
+            predicted_ms = 1000 * self.admission.predicted_s(callers)
+            return f"{callers} callers would take {predicted_ms:.0f} ms of a frame of 80 ms"
+        return ""
 
     def _queue(self, session: EngineSession, command: Frame) -> Reply | None:
         samples = np.frombuffer(command.pcm, "<i2") if len(command.pcm) % 2 == 0 else []
