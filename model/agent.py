@@ -223,10 +223,12 @@ class Agent:
         `<pad>` beats each of them long after it was time to speak. A turn that begins late makes up
         for it in its first words, so none comes before those before it can have been said."""
         logits = self.model.log_probabilities(outputs, "agent_text")[:, 0]
+        logits = logits.masked_fill(self._unspeakable, -torch.inf)
+        shares = logits.softmax(dim=-1)
         too_early = self._pace.begins_word & (state.unsaid_frames >= 2)[:, None]  # [B, V]
-        logits = logits.masked_fill(self._unspeakable | too_early, -torch.inf)
-        is_nothing = logits.softmax(dim=-1)[:, self._pad] >= 0.5
-        logits[:, self._pad] = -torch.inf
+        too_early[:, self._pad] = True
+        is_nothing = shares.masked_fill(too_early, 0).sum(dim=-1) <= 0.5
+        logits = logits.masked_fill(too_early, -torch.inf)
         uniform = uniforms(state.seed, state.positions, _AGENT_TEXT)
         word = sample(logits, self.config.agent_text, uniform)
         return torch.where(is_nothing, self._pad, word)
