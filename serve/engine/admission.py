@@ -8,7 +8,7 @@ from collections import deque
 
 import numpy as np
 
-from serve.engine.session import FRAME_S
+from data.dialogue import FRAME_S
 
 _REMEMBERED = 2000  # rounds: some minutes of talk
 _FEWEST = 20  # rounds before anything is predicted

@@ -226,19 +226,8 @@ class Engine:
 
     def _told(self, sessions: list[EngineSession], events: list[ActionEvent]) -> list[Reply]:
         by_slot = {session.slot: session for session in sessions}
-        replies: list[Reply] = []
-        for event in events:
-            session, (_, kind, call, action, tool, arguments, confidence) = (
-                by_slot[event.row],
-                event,
-            )
-            replies.append(
-                Acted(
-                    session.name, session.number, kind, call, action, tool,
-                    dict(arguments), confidence,
-                )
-            )  # fmt: skip
-        return replies
+        told = ((by_slot[event.row], event) for event in events)
+        return [Acted(session.name, session.number, *event[1:]) for session, event in told]
 
     def _open(self, command: Open) -> Reply | None:
         name = command.session

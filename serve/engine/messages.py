@@ -3,6 +3,7 @@
 A gateway says `Hello` and is answered by one; the rest are about its sessions.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -81,7 +82,8 @@ class Heard(msgspec.Struct, tag=True, frozen=True):
 
 
 class Acted(msgspec.Struct, tag=True, frozen=True):
-    """An action that was `opened` or `made` after frame `number`; as model.action_session tells."""
+    """An action that was `opened` or `made` after frame `number`; the rest is as in
+    model.action_session.ActionEvent."""
 
     session: str
     number: int
@@ -89,7 +91,7 @@ class Acted(msgspec.Struct, tag=True, frozen=True):
     call: int
     action: str
     tool: str
-    arguments: dict[str, Any]
+    arguments: Mapping[str, Any]
     confidence: float
 
 

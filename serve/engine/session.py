@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-FRAME_S = 0.08
+from data.dialogue import FRAME_S
 
 
 @dataclass(frozen=True)
