@@ -1,6 +1,7 @@
 """A domain: its tools, the values that people name, and how they ask. One YAML file each."""
 
 import functools
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from data.sentences import Split, split_of
 _FOLDER = Path(__file__).parents[1] / "domains"
 _TALK = Path(__file__).with_name("talk.yaml")
 _TEST_PHRASINGS = 0.2  # share of them
+_USUAL_PHRASINGS = 12  # of a template
 _CONVENTIONAL_WORDS = 4  # of fewer words ("yes", "thank you") nobody has a phrasing of his own
 HANDOFF = "handoff"  # the tool that gives the call to a human: an action of its own kind
 _KEYS = (
@@ -55,7 +57,7 @@ class Reply:
     confirm: Phrasings = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself alone, so that it can be a key
 class Domain:
     """Everything that scripts of one domain are made of.
 
@@ -178,26 +180,29 @@ def of_split(found: Phrasings, split: Split) -> list[Phrasing]:
 
 @functools.cache
 def load_domain(name: str) -> Domain:
-    """Reads `data/domains/NAME.yaml`; raises ValueError naming what is wrong in it."""
+    """Reads `data/domains/NAME.yaml`, and `added/NAME.yaml` where there is one; raises ValueError
+    naming what is wrong in them."""
     known = sorted(path.stem for path in _FOLDER.glob("*.yaml"))
     if name not in known:
         raise ValueError(f"domain {name!r}: must be one of {known}")
     read = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())
     if missing := {*_KEYS} - {*read}:
         raise ValueError(f"data/domains/{name}.yaml lacks {sorted(missing)}")
-    asked = {
-        kind: with_added(_by_key(read[kind]), _by_key(read.get("added", {}).get(kind, {})))
-        for kind in ("requests", "partials", "mentions")
+    more = _FOLDER / "added" / f"{name}.yaml"
+    added = yaml.safe_load(more.read_text()) if more.exists() else {}
+    read["talk"] = yaml.safe_load(_TALK.read_text()) | read["talk"]
+    said = {
+        kind: with_added(_by_key(read[kind]), added.get(kind, {}))
+        for kind in ("requests", "partials", "mentions", "talk")
     }
     return Domain(
         name=read["name"],
         slots={slot: read_slot(slot, given) for slot, given in read["slots"].items()},
         role=_phrasings(read["role"]),
         tools={tool.name: tool for tool in map(_tool, read["tools"])},
-        **asked,
+        **said,
         ask=_by_key(read["ask"]),
         answer=_by_key(read["answer"]),
-        talk=_by_key(yaml.safe_load(_TALK.read_text()) | read["talk"]),
         replies={
             tool: Reply(
                 given["results"], _phrasings(given["say"]), _phrasings(given.get("confirm", ()))
@@ -210,16 +215,29 @@ def load_domain(name: str) -> Domain:
 
 
 def with_added(
-    found: Mapping[str, Phrasings], added: Mapping[str, Phrasings]
+    found: Mapping[str, Phrasings], added: Mapping[str, Sequence[str]]
 ) -> dict[str, Phrasings]:
-    """With more phrasings, those alone that no test may use: what tests are made of stays."""
+    """With more templates, as far as no test may use them: what tests are made of stays.
+
+    Each is drawn as often as if it had `_USUAL_PHRASINGS`: one that allows no other words would
+    else hardly be heard among those that allow many.
+    """
     if unknown := {*added} - {*found}:
         raise ValueError(f"added phrasings of {sorted(unknown)}: must be of {sorted(found)}")
     more = dict(found)
-    for name, new in added.items():
-        tested = {*of_split(new, "test")}
-        more[name] = (*found[name], *(phrasing for phrasing in new if phrasing not in tested))
+    for name, templates in added.items():
+        tests = {_spoken(phrasing) for phrasing in of_split(found[name], "test")}
+        for template in templates:
+            given = tuple(phrasings(template))
+            tested = {*of_split(given, "test")}
+            new = tuple(p for p in given if p not in tested and _spoken(p) not in tests)
+            more[name] += new * (_USUAL_PHRASINGS // max(1, len(new)) or 1)
     return more
+
+
+def _spoken(phrasing: Phrasing) -> str:
+    """What is heard of it, whatever its punctuation."""
+    return " ".join(re.findall(r"[\w'{}]+", skeleton(phrasing)))
 
 
 def _by_key(given: Mapping[str, Sequence[str]]) -> dict[str, Phrasings]:

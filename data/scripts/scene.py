@@ -80,6 +80,7 @@ class Scene:
         if unknown := {*self.tools.split()} - {*SELECTORS}:
             raise ValueError(f"scene {self.name}: tools {unknown}: must be of {[*SELECTORS]}")
 
+    @functools.cache  # noqa: B019 (there are few of both, and every script asks)
     def fitting(self, domain: Domain) -> list[str]:
         """The tools of a domain that it can be about; none where the domain knows no hand-off."""
         if HANDOFF not in domain.tools and any(step.act == HANDOFF for step in self.steps):
@@ -107,6 +108,7 @@ def _step(scene: str, given: Mapping[str, Any]) -> Step:
     return Step(act, tuple(listed), given.get("with", ""), given.get("over"))
 
 
+@functools.cache  # asked for every script
 def check_talk(domain: Domain) -> None:
     """Raises ValueError where a domain has nothing to say on an occasion of a scene that it can
     play, or where its caller has nothing of training's or of the tests'."""

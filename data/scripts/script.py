@@ -1,6 +1,5 @@
 """A whole conversation before anybody speaks it: who says what, what is right, what comes back."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -87,11 +86,9 @@ class Script:
 
     def to_json(self) -> str:
         """The same script, always as the same text."""
-        fields = dataclasses.asdict(self)
-        fields["steps"] = [
-            {"step": type(step).__name__, **dataclasses.asdict(step)} for step in self.steps
-        ]
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        steps = [{"step": type(step).__name__, **vars(step)} for step in self.steps]
+        fields = {**vars(self), "steps": steps}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), default=vars)
 
     def sha256(self) -> str:
         """The hash of `to_json`."""
