@@ -137,9 +137,11 @@ class Agent:
     def hear(self, state: AgentState, pcm: Tensor, active: Tensor) -> AgentFrame:
         """A frame position of the active rows (bool [B]): pcm float32 [B, 1920] in -1..1. Actions
         open at it, and go on where `act` is called."""
-        for row in active.nonzero()[:, 0].tolist():
+        rows = active.nonzero()[:, 0].tolist()
+        for row in rows:
             self.prefill(state, row)
-        heard = self.codec.encode(pcm, state.codec, active)
+        some = active if len(rows) < len(active) else None  # of all, nothing need be kept
+        heard = self.codec.encode(pcm, state.codec, some)
         outputs = self._frame(state, heard.latent, active)
         text = self._draw_text(state, outputs)
         unsaid_frames = (state.unsaid_frames - 1).clamp(min=0) + self._pace.least_frames[text]
@@ -148,8 +150,8 @@ class Agent:
         floor = self.model.floor(outputs.hidden)[:, 0].argmax(dim=-1)
         events = self._take(state, outputs, active & ~self.acting(state, active))
         self._yield(state, floor, active)
-        codes = self.speech.step(text, state.speech, self._code_sampler(state), active)
-        said = self.codec.decode(codes, state.codec, active)
+        codes = self.speech.step(text, state.speech, self._code_sampler(state), some)
+        said = self.codec.decode(codes, state.codec, some)
         keep(state.agent_text, text, active)
         keep(state.unsaid_frames, unsaid_frames, active)
         keep(state.user_text, user_text, active)
@@ -234,11 +236,9 @@ class Agent:
         return torch.where(is_nothing, self._pad, word)
 
     def _code_sampler(self, state: AgentState) -> Callable[[Tensor, int], Tensor]:
-        def draw(logits: Tensor, step: int) -> Tensor:
-            uniform = uniforms(state.seed, state.positions, _CODES + step)
-            return sample(logits, self.config.codes, uniform)
-
-        return draw
+        streams = torch.arange(self.speech.config.depth.steps) + _CODES
+        uniform = uniforms(state.seed[:, None], state.positions[:, None], streams)  # [B, K]
+        return lambda logits, step: sample(logits, self.config.codes, uniform[:, step])
 
     def _take(self, state: AgentState, outputs: Outputs, active: Tensor) -> list[ActionEvent]:
         """The next token of the active rows' actions, or one that opens an action."""

@@ -118,17 +118,30 @@ def packing_of(segment: Tensor, config: AttentionConfig) -> Packing:
     return Packing(position, same & visible_from(position, position, config), tuple(spans))
 
 
-def rotate(x: Tensor, position: Tensor, period: float) -> Tensor:
-    """Turns the channel pairs (2i, 2i + 1) of x [B, T, heads, D] by their position [B or 1, T].
+class Turn(NamedTuple):
+    """By what angles channel pairs are turned: float32 [B or 1, T, 1, D / 2]."""
+
+    cosine: Tensor
+    sine: Tensor
+
+
+def turn_of(position: Tensor, head_dim: int, period: float) -> Turn:
+    """That of positions [B or 1, T].
 
     Angles are float64 until their sine is taken: hours of frames keep their exact distances.
     """
-    half = x.shape[-1] // 2
-    exponent = torch.arange(half, dtype=torch.float64, device=x.device) / half
-    angle = position[..., None, None] / period**exponent  # [B, T, 1, D / 2]
-    cosine, sine = angle.cos().float(), angle.sin().float()
-    even, odd = x.float().unflatten(-1, (half, 2)).unbind(-1)
-    turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
+    half = head_dim // 2
+    exponent = torch.arange(half, dtype=torch.float64, device=position.device) / half
+    angle = position[..., None, None] / period**exponent
+    return Turn(angle.cos().float(), angle.sin().float())
+
+
+def rotate(x: Tensor, turn: Turn) -> Tensor:
+    """Turns the channel pairs (2i, 2i + 1) of x [B, T, heads, D]."""
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack(
+        [even * turn.cosine - odd * turn.sine, even * turn.sine + odd * turn.cosine], dim=-1
+    )
     return turned.flatten(-2).to(x.dtype)
 
 
@@ -167,6 +180,13 @@ def _write(
     held[row, slot] = new
 
 
+def seen_at(position: Tensor, config: AttentionConfig) -> Tensor:
+    """The positions [B, S] of what `remember` gives for a chunk at position [B, T]."""
+    if position.shape[1] == 1:
+        return _held(position, config)
+    return torch.cat([_held(position[:, :1] - 1, config), position], dim=1)
+
+
 def remember(
     key: Tensor,
     value: Tensor,
@@ -174,31 +194,54 @@ def remember(
     config: AttentionConfig,
     state: AttentionState,
     active: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys, values [B, S, kv_heads, head_dim] and positions [B, S] of the past and of this chunk.
+) -> tuple[Tensor, Tensor]:
+    """Keys and values [B, S, kv_heads, head_dim] of the past and of this chunk.
 
     A single step takes the slot of the one step that it can no longer see, so what is held is what
     it attends to, as [R, S, ...]; a longer chunk is put behind a copy of it.
     """
     if key.shape[1] == 1:
-        keys, values, seen = state.keys, state.values, _held(position, config)
+        keys, values = state.keys, state.values
     else:
         held = slice(None) if state.rows is None else state.rows
         keys = torch.cat([state.keys[held].to(key.dtype), key], dim=1)  # [B, reach + T, ...]
         values = torch.cat([state.values[held].to(value.dtype), value], dim=1)
-        seen = torch.cat([_held(position[:, :1] - 1, config), position], dim=1)
     for part in _unique_slots(position, config):
         slot = _slot(position[:, part], config)
         _write(state.keys, key[:, part], slot, active, state.rows)
         _write(state.values, value[:, part], slot, active, state.rows)
     state.position += key.shape[1] if active is None else key.shape[1] * active
-    return keys.to(key.dtype), values.to(value.dtype), seen
+    return keys.to(key.dtype), values.to(value.dtype)
 
 
 def _unique_slots(position: Tensor, config: AttentionConfig) -> Iterator[slice]:
     """The chunk's steps in parts that write no slot twice; all but the last may be pinned ones."""
     for start in range(0, position.shape[1], config.window):
         yield slice(start, start + config.window)
+
+
+class Far(NamedTuple):
+    """Where pinned keys may be far away: `turn` is by as far as they ever seem to be, `bias`
+    float32 [B, 1, T, S] the mask as what to add to scores; `is_pinned` float32 [B, 1, 1, first], 1
+    or 0, tells the first keys that are."""
+
+    turn: Turn
+    bias: Tensor
+    is_pinned: Tensor
+
+
+class Places(NamedTuple):
+    """Where the steps of a chunk stand and what they see, in every layer of a stack alike.
+
+    `position` int64 [B or 1, T], `turn` is by it; `mask` bool [B, 1, T, S] of the keys that are
+    seen; `spans` are those of packed sequences.
+    """
+
+    position: Tensor
+    turn: Turn
+    mask: Tensor
+    far: Far | None
+    spans: tuple[tuple[int, slice], ...]
 
 
 class SlidingWindowAttention(nn.Module):
@@ -222,38 +265,58 @@ class SlidingWindowAttention(nn.Module):
         position = weight.new_zeros(batch, dtype=torch.int64)
         return AttentionState(weight.new_zeros(shape), weight.new_zeros(shape), position)
 
+    def places(self, x: Tensor, state: AttentionState | None, packing: Packing | None) -> Places:
+        """Those of the steps of x [B, T, dim]; the same for layers of the same configuration."""
+        config, steps = self.config, x.shape[1]
+        position = torch.arange(steps, device=x.device)[None]  # [1, T]
+        if packing is not None:
+            position = packing.position
+        if state is not None:
+            position = position + state.position[:, None]  # [B, T]
+        seen = position if state is None else seen_at(position, config)
+        visible = packing.visible if packing else visible_from(position, seen, config)
+        mask = visible[:, None]  # [B, 1, T, S]
+        far = None
+        if config.pinned and (state is not None or steps > config.reach):
+            far = self._far(position, seen, mask)
+        turn = turn_of(position, config.head_dim, config.rope_period)
+        return Places(position, turn, mask, far, packing.spans if packing else ())
+
+    def _far(self, position: Tensor, seen: Tensor, mask: Tensor) -> Far:
+        config = self.config
+        turn = turn_of(position.clamp(max=config.reach - 1), config.head_dim, config.rope_period)
+        bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
+        # A single step's keys are those held, of which the pinned ones come first.
+        first = config.pinned if mask.shape[-1] == config.reach else mask.shape[-1]
+        return Far(turn, bias, (seen[:, None, None, :first] < config.pinned).float())
+
     def forward(
         self,
         x: Tensor,
         state: AttentionState | None = None,
         active: Tensor | None = None,
-        packing: Packing | None = None,
+        places: Places | None = None,
     ) -> Tensor:
+        """`places` may be given where they are known: those of another layer of the stack."""
         config = self.config
-        position = torch.arange(x.shape[1], device=x.device)[None]  # [1, T]
-        if packing is not None:
-            position = packing.position
-        if state is not None:
-            position = position + state.position[:, None]  # [B, T]
+        places = self.places(x, state, None) if places is None else places
         heads = self.input(x).unflatten(2, (-1, config.head_dim))  # [B, T, heads + 2 kv, head_dim]
         query, key, value = heads.split(self.splits, dim=2)
-        key = rotate(key, position, config.rope_period)
-        seen = position
+        key = rotate(key, places.turn)
         if state is not None:
-            key, value, seen = remember(key, value, position, config, state, active)
-        visible = packing.visible if packing else visible_from(position, seen, config)
-        mask = visible[:, None]  # [B, 1, T, S]
-        near = rotate(query, position, config.rope_period)
+            key, value = remember(key, value, places.position, config, state, active)
+        near = rotate(query, places.turn)
         rows = state.rows if state is not None and x.shape[1] == 1 else None
-        if config.pinned and (state is not None or x.shape[1] > config.reach):
-            mask = self._mask_with_far(query, near, key, position, seen, mask, rows)
+        mask = places.mask
+        if places.far is not None:
+            mask = self._with_far(query, near, key, places.far, rows)
         if rows is not None:  # where they lie: a copy would take longer than to attend to them
             parts = [
                 self._attend(near[n, None], key[row, None], value[row, None], mask[n, None])
                 for n, row in enumerate(rows.tolist())
             ]
             y = torch.cat(parts)
-        elif packing is None or x.device.type != "cpu":
+        elif not places.spans or x.device.type != "cpu":
             y = self._attend(near, key, value, mask)
         else:  # each sequence by itself: most of a packed square is empty, which a GPU minds less
             parts = [
@@ -261,7 +324,7 @@ class SlidingWindowAttention(nn.Module):
                     near[row, None, span], key[row, None, span], value[row, None, span],
                     mask[row, None, :, span, span],
                 )
-                for row, span in packing.spans
+                for row, span in places.spans
             ]  # fmt: skip
             y = torch.cat(parts, dim=1).view(x.shape)
         return self.output(y)
@@ -280,29 +343,18 @@ class SlidingWindowAttention(nn.Module):
         mask = mask.expand(-1, heads, -1, -1).reshape(len(mask), kv_heads, -1, mask.shape[-1])
         return F.scaled_dot_product_attention(query, key, value, mask).flatten(1)[:, None]
 
-    def _mask_with_far(
-        self,
-        query: Tensor,
-        near: Tensor,
-        key: Tensor,
-        position: Tensor,
-        seen: Tensor,
-        mask: Tensor,
-        rows: Tensor | None,
+    def _with_far(
+        self, query: Tensor, near: Tensor, key: Tensor, far: Far, rows: Tensor | None
     ) -> Tensor:
-        """The mask as what to add to the scores [B, heads, T, S]: pinned keys as if they were near.
+        """What to add to the scores [B, heads, T, S]: pinned keys as if they were near.
 
         The difference between a query turned by its position and by the furthest one allowed.
         """
-        config = self.config
-        # A single step's keys are those held, of which the pinned ones come first.
-        first = config.pinned if key.shape[1] == config.reach else key.shape[1]
+        config, first = self.config, far.is_pinned.shape[-1]
         pinned = key[:, :first] if rows is None else key[rows, :first]
-        far = rotate(query, position.clamp(max=config.reach - 1), config.rope_period)
-        moved = (far - near).unflatten(2, (config.kv_heads, -1))  # [B, T, kv, heads / kv, D]
+        moved = (rotate(query, far.turn) - near).unflatten(2, (config.kv_heads, -1))
         change = torch.einsum("btkgd,bskd->bkgts", moved, pinned).flatten(1, 2)
-        is_pinned = (seen[:, :first] < config.pinned)[:, None, None]
-        added = key.new_zeros(len(pinned), config.heads, query.shape[1], key.shape[1])
-        added.masked_fill_(~mask, -torch.inf)
-        added[..., :first] += torch.where(is_pinned, change * config.head_dim**-0.5, 0)
+        shape = (len(pinned), config.heads, *far.bias.shape[2:])
+        added = far.bias.to(key.dtype).expand(shape).clone(memory_format=torch.contiguous_format)
+        added[..., :first] += change * config.head_dim**-0.5 * far.is_pinned
         return added

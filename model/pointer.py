@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.attention import AttentionConfig, AttentionState, Packing, remember, visible_from
+from model.attention import (
+    AttentionConfig,
+    AttentionState,
+    Packing,
+    remember,
+    seen_at,
+    visible_from,
+)
 
 _SHUT = -1e4  # a gate's logit where there is nothing to point at
 
@@ -57,7 +64,8 @@ class Pointer(nn.Module):
             visible = packing.visible if packing else visible_from(position, position, self.config)
         else:
             position = position + state.position[:, None]  # [B, T]
-            keys, values, seen = remember(
+            seen = seen_at(position, self.config)
+            keys, values = remember(
                 key[:, :, None], source[:, :, None, None], position, self.config, state, active
             )
             if state.rows is not None and x.shape[1] == 1:

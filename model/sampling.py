@@ -38,11 +38,12 @@ class SamplingConfig:
         assert 0 < self.top_p <= 1, f"top_p {self.top_p} must be above 0 and at most 1"
 
 
-def uniforms(seed: Tensor, counter: Tensor, stream: int) -> Tensor:
+def uniforms(seed: Tensor, counter: Tensor, stream: int | Tensor) -> Tensor:
     """One number of each row -> float64 [B] in [0, 1).
 
     `seed` and `counter` are int64 [B]: the session's and the position's. `stream` tells apart what
-    is drawn at one position (text, action, each step of the depth transformer).
+    is drawn at one position (text, action, each step of the depth transformer); several streams
+    int64 [n] give [B, n] for a seed and a counter [B, 1].
     """
     key = _mixed(_mixed(seed + _STEP) + stream)
     bits = _mixed(key + (counter + 1) * _STEP)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from model.attention import (
     AttentionConfig,
     AttentionState,
-    Packing,
+    Places,
     SlidingWindowAttention,
     packing_of,
 )
@@ -103,9 +103,9 @@ class Layer(nn.Module):
         x: Tensor,
         state: AttentionState | None = None,
         active: Tensor | None = None,
-        packing: Packing | None = None,
+        places: Places | None = None,
     ) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), state, active, packing))
+        x = x + self.dropout(self.attention(self.attention_norm(x), state, active, places))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -143,9 +143,11 @@ class Transformer(nn.Module):
         segment: Tensor | None = None,
     ) -> Tensor:
         packing = None if segment is None else packing_of(segment, self.config.attention)
+        first = next(self._layers()).attention
+        places = first.places(x, state and state.layers[0], packing)
         for index, layer in enumerate(self._layers()):
             if self.checkpoint_activations and self.training:
-                x = checkpoint(layer, x, None, None, packing, use_reentrant=False)
+                x = checkpoint(layer, x, None, None, places, use_reentrant=False)
             else:
-                x = layer(x, state and state.layers[index], active, packing)
+                x = layer(x, state and state.layers[index], active, places)
         return self.norm(x)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.attention import AttentionConfig, SlidingWindowAttention, rotate
+from model.attention import AttentionConfig, SlidingWindowAttention, rotate, turn_of
 from model.convnext import ConvNext, ConvNextBlock
 from model.seanet_streaming import (
     Chain,
@@ -272,7 +272,7 @@ def test_rotation_depends_on_distance_alone_even_after_ten_hours() -> None:
 
     def score(position: int) -> Tensor:
         turned = [
-            rotate(x, torch.tensor([[position + shift]]), 10_000.0)
+            rotate(x, turn_of(torch.tensor([[position + shift]]), x.shape[-1], 10_000.0))
             for x, shift in ((query, 3), (key, 0))
         ]
         return (turned[0] * turned[1]).sum()
