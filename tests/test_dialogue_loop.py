@@ -25,12 +25,12 @@ from data.scripts.domain import load_domain
 from data.scripts.script import Ran
 from data.suites.suite import Suites, load_suites
 from data.voices.utterance import SAMPLE_RATE_HZ
+from model.load_agent import load_agent
 from model.tokens import PAD, STYLES, train_tokenizer
 from train import dialogue_samples, talk
 from train.conversation import Conversation, Event, speech_in, words_of
 from train.conversation_picture import CallLife, lives
 from train.intervals import Metric
-from train.load_agent import load_agent
 from train.report import Report, markdown
 from train.scoring import dialogue_suite, recognizers
 from train.scoring.dialogue_figures import conversation_figures

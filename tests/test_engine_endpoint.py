@@ -72,6 +72,10 @@ def frame(session: str, number: int) -> Frame:
     return Frame(session, number, np.full(1920, 1000, "<i2").tobytes())
 
 
+def count_of(endpoint: Endpoint, name: str, **labels: str) -> float | None:
+    return endpoint.engine.metrics.registry.get_sample_value(name, labels)
+
+
 def test_frames_go_in_and_come_out(served: tuple[Endpoint, str]) -> None:
     gateway = Gateway(served[1])
     gateway.send(Hello(VERSION), Open("a", "Hello.", []))
@@ -82,6 +86,16 @@ def test_frames_go_in_and_come_out(served: tuple[Endpoint, str]) -> None:
         reply = gateway.receive()
         assert isinstance(reply, Heard)
         assert (reply.session, reply.number, len(reply.pcm)) == ("a", number, 3840)
+    assert count_of(served[0], "duologue_frame_latency_seconds_count") == 5
+    assert count_of(served[0], "duologue_round_seconds_count", kind="hear") == 5
+    assert count_of(served[0], "duologue_round_seconds_count", kind="prefill") == 3  # 70 by 32
+    assert count_of(served[0], "duologue_sessions") == 1
+    gateway.send(Open("b", "", []), Open("c", "", []), Close("a"))
+    assert {type(gateway.receive()) for _ in range(2)} == {Opened, Refused}
+    gateway.send(frame("a", 0))
+    assert isinstance(gateway.receive(), Refused)
+    assert count_of(served[0], "duologue_refused_total", code="at_capacity") == 1
+    assert count_of(served[0], "duologue_sessions_closed_total", reason="closed") == 1
     gateway.close()
 
 
@@ -111,7 +125,7 @@ def test_what_cannot_be_read_is_refused_and_harms_nobody(served: tuple[Endpoint,
         refused = gateway.receive()
         assert isinstance(refused, Refused)
         assert refused.code == "bad_message"
-    assert served[0].counts["bad"] == 3
+    assert count_of(served[0], "duologue_bad_messages_total") == 3
     gateway.send(Open("a", "Hello.", []))
     assert gateway.receive() == Opened("a")
     gateway.close()

@@ -22,9 +22,9 @@ from data.dialogue import AGENT, FLOORS, FRAME_S, USER
 from data.scripts.backend import Backend, prompts
 from data.scripts.domain import load_domain
 from data.voices.utterance import SAMPLE_RATE_HZ, at_24khz
+from model.load_agent import load_agent
 from train.conversation import Conversation, Event
 from train.conversation_picture import draw
-from train.load_agent import load_agent
 from train.scoring.dialogue_loop import Agent, Caller, converse
 
 _SAY_GAP_S = 0.8  # between the words of two rows of the table

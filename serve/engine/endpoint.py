@@ -5,7 +5,6 @@ loses replies, which is counted, and holds up nobody.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -24,12 +23,11 @@ _LINGER_MS = 100  # for what is still to be sent when the engine ends
 class Endpoint:
     """A socket at `address` (`ipc://...`, `tcp://127.0.0.1:...`) and the engine behind it.
 
-    `counts` are of replies that were `dropped`, and of messages that were `bad`.
+    Raises zmq.ZMQError where the address cannot be had.
     """
 
     def __init__(self, engine: Engine, address: str) -> None:
         self.engine = engine
-        self.counts: Counter[str] = Counter()
         self._gateways: dict[str, bytes] = {}  # by session
         self._decoder = msgspec.msgpack.Decoder(Command)
         self._encoder = msgspec.msgpack.Encoder()
@@ -61,7 +59,7 @@ class Endpoint:
         try:
             command = self._decoder.decode(packed)
         except msgspec.MsgspecError as error:
-            self.counts["bad"] += 1
+            self.engine.metrics.bad_messages.inc()
             self._send(gateway, Refused("", "bad_message", str(error)))
             return
         if isinstance(command, Hello):
@@ -96,7 +94,7 @@ class Endpoint:
         try:
             self._socket.send_multipart([gateway, self._encoder.encode(reply)], zmq.NOBLOCK)
         except zmq.Again:
-            self.counts["dropped"] += 1
+            self.engine.metrics.dropped_replies.inc()
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise

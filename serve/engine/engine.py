@@ -34,6 +34,7 @@ from serve.engine.messages import (
     Reply,
     Result,
 )
+from serve.engine.metrics import Metrics
 from serve.engine.session import EngineSession, Waiting
 
 _INT16 = 2**15
@@ -112,7 +113,7 @@ class Engine:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.agent, self.config, self._clock = agent, config, clock
-        self.admission = Admission(config.most_share)
+        self.admission, self.metrics = Admission(config.most_share), Metrics(config.slots)
         self.state: State = agent.init_state(config.slots)
         self.sessions: dict[str, EngineSession] = {}
         self._free = list(range(config.slots))[::-1]
@@ -121,6 +122,12 @@ class Engine:
 
     def take(self, command: Open | Frame | Result | Close) -> Reply | None:
         """A message of a gateway's; the reply is what is to be said of it at once."""
+        reply = self._taken(command)
+        if isinstance(reply, Refused):
+            self.metrics.refused.labels(reply.code).inc()
+        return reply
+
+    def _taken(self, command: Open | Frame | Result | Close) -> Reply | None:
         if isinstance(command, Open):
             return self._open(command)
         session = self.sessions.get(command.session)
@@ -131,7 +138,7 @@ class Engine:
             return self._queue(session, command)
         if isinstance(command, Result):
             return self._give(session, command)
-        self._close(session)
+        self._close(session, "closed")
         return None
 
     @property
@@ -147,8 +154,11 @@ class Engine:
             return closed
         begun_s = self._clock()
         replies = self._run(batch)
+        took_s = self._clock() - begun_s
+        self.metrics.round_s.labels(batch.kind).observe(took_s)
         if batch.kind == "hear":
-            self.admission.observe(len(batch.sessions), self._clock() - begun_s)
+            self.admission.observe(len(batch.sessions), took_s)
+            self.metrics.round_callers.observe(len(batch.sessions))
         return closed + replies
 
     def _run(self, batch: Batch) -> list[Reply]:
@@ -191,6 +201,7 @@ class Engine:
     def _hear(self, sessions: list[EngineSession], part: State, active: Tensor) -> list[Reply]:
         frames = [session.frames.popleft() for session in sessions]
         pcm = torch.from_numpy(np.stack([frame.pcm for frame in frames]))
+        begun_s = self._clock()
         heard = self.agent.hear(part, pcm, active)
         now_s = self._clock()
         sound = (heard.pcm.clamp(-1, 1) * (_INT16 - 1)).round().to(torch.int16).numpy()
@@ -202,6 +213,9 @@ class Engine:
             session.heard = frame
             texts = (self._texts[agent_text], self._texts[user_text])
             late = (now_s - frame.arrived_s, now_s > frame.due_s)
+            self.metrics.waited_s.observe(begun_s - frame.arrived_s)
+            self.metrics.latency_s.observe(late[0])
+            self.metrics.late.inc(late[1])
             replies.append(
                 Heard(session.name, frame.number, samples.tobytes(), *texts, floor, *late)
             )
@@ -241,6 +255,8 @@ class Engine:
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
         self.sessions[name] = EngineSession(name, self._free.pop(), self._clock())
+        self.metrics.opened.inc()
+        self.metrics.sessions.set(len(self.sessions))
         return None
 
     def _has_no_room(self) -> str:
@@ -277,10 +293,12 @@ class Engine:
         since_s = self._clock() - self.config.patience_s
         silent = [session for session in self.sessions.values() if session.seen_s < since_s]
         for session in silent:
-            self._close(session)
+            self._close(session, "no_frames")
         return [Closed(session.name, "no_frames") for session in silent]
 
-    def _close(self, session: EngineSession) -> None:
+    def _close(self, session: EngineSession, reason: str) -> None:
         del self.sessions[session.name]
+        self.metrics.closed.labels(reason).inc()
+        self.metrics.sessions.set(len(self.sessions))
         self.agent.sessions.pop(session.slot)
         self._free.append(session.slot)

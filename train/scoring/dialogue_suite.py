@@ -17,8 +17,8 @@ from data.scripts.domain import load_domain
 from data.suites.suite import load_suites
 from data.voices.say import say
 from data.voices.silent import SILENT
+from model.load_agent import load_agent
 from train.intervals import Metric
-from train.load_agent import load_agent
 from train.parallel import run_all
 from train.report import Outcome
 from train.scoring import dialogue_figures, recognizers
