@@ -28,6 +28,16 @@ class ActionEvent(NamedTuple):
     confidence: float
 
 
+class SavedActions(NamedTuple):
+    """What `ActionSession.load` takes; `burst` are the tokens of an open one, and how likely each
+    was."""
+
+    calls: int
+    standing: dict[int, str]
+    waiting: list[int]
+    burst: list[tuple[int, float]]
+
+
 class ActionSession:
     """`calls` have been made, `standing` of them (number to tool) are neither replaced nor taken
     back; `waiting` are tokens to be taken in: of the role, the tools and results."""
@@ -57,6 +67,23 @@ class ActionSession:
         action = self.grammar.kinds[token]
         number = self.calls + 1 if action in _CALLS else 0
         return ActionEvent(self.row, "opened", number, action, "", {}, 1.0)
+
+    def save(self) -> SavedActions:
+        """All of it, but what the tools say."""
+        matcher = self.matcher
+        burst = zip(matcher.tokens, matcher.probabilities, strict=True) if self.is_open else ()
+        return SavedActions(self.calls, dict(self.standing), [*self.waiting], [*burst])
+
+    def load(self, saved: SavedActions) -> None:
+        """Into a fresh one with the same tools."""
+        self.calls, self.standing = saved.calls, dict(saved.standing)
+        self.waiting = [*saved.waiting]
+        self.is_open = bool(saved.burst)
+        for place, (token, probability) in enumerate(saved.burst):
+            if place:
+                self.matcher.accept(token, probability)
+            else:
+                self.matcher.begin(token, [*self.standing])
 
     def _made(self) -> ActionEvent:
         action = parse_action(self.tokenizer, self.matcher.tokens)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from data.dialogue import AGENTS, USERS
-from model.action_session import ActionEvent, ActionSession
+from model.action_session import ActionEvent, ActionSession, SavedActions
 from model.agent_state import AgentState
 from model.checkpoint import Duplex
 from model.duplex import ACTION, FRAME, Inputs, Outputs
 from model.grammar import ActionGrammar
 from model.pace import pace_of
 from model.sampling import SamplingConfig, sample, uniforms
+from model.snapshot import Saved, load, save
 from model.streaming import keep
 from model.tokens import END, IDLE, PAD, SPECIAL_TOKENS, STYLES, serialize, serialize_context
 
@@ -46,6 +47,13 @@ class AgentFrame(NamedTuple):
     user_text: Tensor
     floor: Tensor
     events: list[ActionEvent]
+
+
+class SavedCaller(NamedTuple):
+    """What `Agent.load` takes."""
+
+    row: Saved
+    actions: SavedActions
 
 
 class Agent:
@@ -106,6 +114,31 @@ class Agent:
             raise ValueError(f"number {number}: row {row} has made calls 1 to {session.calls}")
         text = serialize("result", number, "", result)
         session.waiting += self.tokenizer.encode_action(text)
+
+    def save(self, state: AgentState, row: int, known: Sequence[int] = ()) -> SavedCaller:
+        """A caller between two positions; `known` as in `model.snapshot.save`."""
+        return SavedCaller(save(state.row(row), known), self.sessions[row].save())
+
+    @torch.inference_mode()
+    def load(
+        self,
+        state: AgentState,
+        row: int,
+        tools: Sequence[Mapping[str, Any]],
+        saved: Sequence[SavedCaller],
+    ) -> None:
+        """Goes on in any row with a caller who was saved: first whole, then what came since.
+
+        Raises ValueError as `begin` does, and where he was saved from another model.
+        """
+        session = ActionSession(row, self.tokenizer, ActionGrammar(self.tokenizer, tools))
+        view = state.row(row)
+        view.reset(torch.ones(1, dtype=torch.bool))
+        for part in saved:
+            load(view, part.row)
+        session.load(saved[-1].actions)
+        view.slot.fill_(row)
+        self.sessions[row] = session
 
     @torch.inference_mode()
     def prefill(self, state: AgentState, row: int, most: int | None = None) -> None:

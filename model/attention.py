@@ -57,7 +57,7 @@ class AttentionConfig:
 
 @dataclasses.dataclass
 class AttentionState(State):
-    """The steps that each row can still see: the pinned ones, then a ring of `window` slots.
+    """The steps that each row can still see: `pinned` ones, then a ring of `window` slots.
 
     `keys` (rotated) and `values` [R, pinned + window, kv_heads, head_dim]; `position` int64 [B],
     the number of steps that a row has had. R is B, unless the state was gathered: then they are
@@ -67,6 +67,7 @@ class AttentionState(State):
     keys: Tensor
     values: Tensor
     position: Tensor
+    pinned: int
     rows: Tensor | None = None
 
     def tensors(self) -> Iterator[Tensor]:
@@ -75,23 +76,28 @@ class AttentionState(State):
 
     def row(self, index: int) -> Self:
         """One row as a state of its own, whose tensors are views."""
-        if self.rows is not None:
-            return type(self)(
-                self.keys,
-                self.values,
-                self.position[index : index + 1],
-                self.rows[index : index + 1],
-            )
-        return type(self)(*(tensor[index : index + 1] for tensor in self.tensors()))
+        one = slice(index, index + 1)
+        if self.rows is None:
+            keys, values, position = (tensor[one] for tensor in self.tensors())
+            return type(self)(keys, values, position, self.pinned)
+        return type(self)(self.keys, self.values, self.position[one], self.pinned, self.rows[one])
 
     def gather(self, rows: Tensor) -> Self:
         """Some rows as a state that writes to these keys and values."""
         held = rows if self.rows is None else self.rows[rows]
-        return type(self)(self.keys, self.values, self.position[rows], held)
+        return type(self)(self.keys, self.values, self.position[rows], self.pinned, held)
 
     def scatter(self, rows: Tensor, part: Self) -> None:
         """Takes back what `gather` gave: keys and values are here."""
         self.position[rows] = part.position
+
+    def slots_since(self, steps: int) -> Tensor:
+        """Where those steps of a single row lie that came after its first `steps`, as far as they
+        can still be seen: int64 [n]."""
+        newest, window = int(self.position), self.keys.shape[1] - self.pinned
+        position = torch.arange(steps, newest)
+        is_held = (position < self.pinned) | (position >= newest - window)
+        return _slot(position[is_held], self.pinned, window)
 
 
 class Packing(NamedTuple):
@@ -152,10 +158,10 @@ def visible_from(position: Tensor, seen: Tensor, config: AttentionConfig) -> Ten
     return (seen >= 0)[:, None] & (age >= 0) & is_near
 
 
-def _slot(position: Tensor, config: AttentionConfig) -> Tensor:
+def _slot(position: Tensor, pinned: int, window: int) -> Tensor:
     """Where in the state a position [...] lies."""
-    in_ring = config.pinned + (position - config.pinned) % config.window
-    return torch.where(position < config.pinned, position, in_ring)
+    in_ring = pinned + (position - pinned) % window
+    return torch.where(position < pinned, position, in_ring)
 
 
 def _held(newest: Tensor, config: AttentionConfig) -> Tensor:
@@ -207,7 +213,7 @@ def remember(
         keys = torch.cat([state.keys[held].to(key.dtype), key], dim=1)  # [B, reach + T, ...]
         values = torch.cat([state.values[held].to(value.dtype), value], dim=1)
     for part in _unique_slots(position, config):
-        slot = _slot(position[:, part], config)
+        slot = _slot(position[:, part], config.pinned, config.window)
         _write(state.keys, key[:, part], slot, active, state.rows)
         _write(state.values, value[:, part], slot, active, state.rows)
     state.position += key.shape[1] if active is None else key.shape[1] * active
@@ -263,7 +269,8 @@ class SlidingWindowAttention(nn.Module):
         config, weight = self.config, self.input.weight
         shape = (batch, config.reach, config.kv_heads, config.head_dim)
         position = weight.new_zeros(batch, dtype=torch.int64)
-        return AttentionState(weight.new_zeros(shape), weight.new_zeros(shape), position)
+        empty = (weight.new_zeros(shape), weight.new_zeros(shape))
+        return AttentionState(*empty, position, config.pinned)
 
     def places(self, x: Tensor, state: AttentionState | None, packing: Packing | None) -> Places:
         """Those of the steps of x [B, T, dim]; the same for layers of the same configuration."""

@@ -118,7 +118,7 @@ class ActionMatcher:
     """One session's place in its bursts. Fresh ones come from `ActionGrammar.matcher`.
 
     `tokens` are those of the burst so far, the opening one first; with the calls that were open and
-    each token's probability they are all that there is to restore.
+    the `probabilities` that they came with they are all that there is to restore.
     """
 
     def __init__(self, grammar: ActionGrammar) -> None:
@@ -126,8 +126,9 @@ class ActionMatcher:
         self._burst: LLMatcher | None = None  # None outside of a burst
         self._bits = np.zeros((grammar.size + 31) // 32, np.int32)
         self._is_argument = False
-        self._probabilities: list[float] = []
+        self._probabilities: list[float] = []  # of the tokens that count for the confidence
         self.tokens: list[int] = []
+        self.probabilities: list[float] = []
 
     @property
     def is_done(self) -> bool:
@@ -146,7 +147,7 @@ class ActionMatcher:
         self._burst = self._grammar.burst(opening, open_calls)
         self._is_argument = self._grammar.kinds[opening] not in _CALLS
         self._probabilities = []
-        self.tokens = [opening]
+        self.tokens, self.probabilities = [opening], [1.0]
 
     def allowed(self) -> Tensor:
         """Which tokens may come next: bool [V], V = len(tokenizer). Outside of a burst none."""
@@ -177,6 +178,7 @@ class ActionMatcher:
             if not burst.consume_token(token):
                 raise RuntimeError(f"the grammar failed: {burst.get_error()}")
         self.tokens.append(token)
+        self.probabilities.append(probability)
 
     def _note(self, burst: LLMatcher, text: bytes, probability: float) -> None:
         """Keeps the probability of a token that says something about the arguments."""

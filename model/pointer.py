@@ -48,7 +48,8 @@ class Pointer(nn.Module):
         weight, config = self.key.weight, self.config
         keys = weight.new_zeros(batch, config.window, 1, config.dim)
         sources = weight.new_zeros(batch, config.window, 1, 1, dtype=torch.int64)
-        return AttentionState(keys, sources, weight.new_zeros(batch, dtype=torch.int64))
+        position = weight.new_zeros(batch, dtype=torch.int64)
+        return AttentionState(keys, sources, position, config.pinned)
 
     def forward(
         self,

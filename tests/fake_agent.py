@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.action_session import ActionEvent
-from model.agent import AgentFrame
+from model.action_session import ActionEvent, SavedActions
+from model.agent import AgentFrame, SavedCaller
+from model.snapshot import Saved
 from model.streaming import State
 
 
@@ -70,6 +71,23 @@ class FakeAgent:
             raise ValueError(f"number {number}: has made calls 1 to {session.calls}")
         session.waiting += [2] * 20
         session.results.append(result)
+
+    def save(self, state: FakeState, row: int, known: Sequence[int]) -> SavedCaller:
+        session = self.sessions[row]
+        heard = [int(state.heard[row])]
+        actions = SavedActions(session.calls, {}, [*session.waiting], [(0, 1.0)] * session.left)
+        return SavedCaller(Saved([], [*known] or [0], heard), actions)
+
+    def load(
+        self,
+        state: FakeState,
+        row: int,
+        tools: Sequence[Mapping[str, Any]],
+        saved: Sequence[SavedCaller],
+    ) -> None:
+        calls, _, waiting, burst = saved[-1].actions
+        self.sessions[row] = FakeSession(waiting, bool(burst), len(burst), calls)
+        state.heard[row] = saved[-1].row.positions[0]
 
     def prefill(self, state: FakeState, row: int, most: int | None) -> None:
         self.batches.append(("prefill", [row]))

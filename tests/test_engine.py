@@ -25,7 +25,10 @@ from serve.engine.messages import (
     Refused,
     Reply,
     Result,
+    Resume,
+    Saved,
 )
+from serve.engine.remembered import Remembered
 
 CONFIG = EngineConfig(slots=3, queue_frames=2, actions_per_frame=4, prefill_tokens=32)
 
@@ -62,7 +65,7 @@ def opened(engine: Engine, *names: str) -> None:
     assert run(engine) == [Opened(name) for name in names]
 
 
-def refusal(engine: Engine, command: Open | Frame | Result | Close) -> Refused:
+def refusal(engine: Engine, command: Open | Resume | Frame | Result | Close) -> Refused:
     reply = engine.take(command)
     assert isinstance(reply, Refused)
     return reply
@@ -243,3 +246,75 @@ def test_a_session_says_what_it_says_alone_whoever_else_comes_and_goes() -> None
             torch.testing.assert_close(*map(torch.from_numpy, samples), atol=2, rtol=0)
         elif isinstance(one, Acted) and isinstance(other, Acted):
             assert one.arguments == other.arguments
+
+
+# Saved and resumed
+
+
+OPENING = Open("a", "You are the front desk.", TOOLS, seed=11)
+
+
+def talk(engine: Engine, memory: Remembered, frames: range, lost: int = -1) -> list[Reply]:
+    """Frames, and the results of calls; what is saved at frame `lost` gets lost."""
+    rng = np.random.default_rng(1)
+    sound = rng.integers(-3000, 3000, (30, 1920)).astype("<i2")
+    replies: list[Reply] = []
+    for number in frames:
+        memory.said(heard := Frame("a", number, sound[number].tobytes()))
+        engine.take(heard)
+        new = run(engine)
+        for reply in new:
+            if isinstance(reply, Saved) and reply.number != lost:
+                memory.told(reply)
+            if isinstance(reply, Acted) and (reply.kind, reply.action) == ("made", "call"):
+                result = Result("a", reply.call, {"status": "shipped"}, after=number)
+                memory.said(result)
+                assert engine.take(result) is None
+        replies += new
+    return replies
+
+
+@pytest.mark.parametrize(("end", "lost"), [(2, -1), (13, -1), (20, 12), (27, -1)])
+def test_another_engine_goes_on_with_a_session(end: int, lost: int) -> None:
+    """What a gateway keeps is enough, wherever it is cut off and whatever has got lost: as if the
+    first engine had gone on, results and all."""
+    agent = Agent(tiny_duplex(), DRAWN)
+    config = EngineConfig(slots=2, queue_frames=64, actions_per_frame=4, save_frames=3)
+    engine, memory = Engine(agent, config), Remembered(OPENING)
+    engine.take(OPENING)
+    run(engine)
+    whole = talk(engine, memory, range(30))
+    assert sum(isinstance(reply, Acted) and reply.kind == "made" for reply in whole) > 1
+
+    engine, memory = Engine(agent, config), Remembered(OPENING)
+    engine.take(OPENING)
+    run(engine)
+    talk(engine, memory, range(end), lost)
+    other, again = Engine(agent, config), memory.again()
+    if lost < 0:
+        assert len(again) <= 6, "what was said since it was saved is all that is kept"
+    told = [reply for command in again if (reply := other.take(command))]
+    replies = told + run(other) + talk(other, memory, range(end, 30))
+    heard = [reply for reply in replies if isinstance(reply, Heard)]
+    first = heard[0].number
+    assert told == ([Opened("a", first - 1)] if isinstance(again[0], Resume) else [])
+    assert [said(one) for one in heard] == [
+        said(one) for one in whole if isinstance(one, Heard) and one.number >= first
+    ]
+    is_resumed = other.metrics.registry.get_sample_value("duologue_sessions_resumed_total")
+    assert is_resumed == float(isinstance(again[0], Resume))
+
+
+def said(heard: Heard) -> tuple[int, bytes, str, str]:
+    return heard.number, heard.pcm, heard.agent_text, heard.user_text
+
+
+def test_a_resume_that_cannot_be_is_refused() -> None:
+    engine, _, _ = engine_of()
+    opened(engine, "a", "b", "c")
+    assert refusal(engine, Resume("a", [], [])).code == "session_exists"
+    assert refusal(engine, Resume("d", [], [])).code == "at_capacity"
+    engine.take(Close("b"))
+    for states, named in (([], "must be whole"), ([b"no"], "states: ")):
+        assert named in refusal(engine, Resume("d", [], states)).message
+    opened(engine, "d")

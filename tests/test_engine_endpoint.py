@@ -24,6 +24,7 @@ from serve.engine.messages import (
     Opened,
     Refused,
     Reply,
+    Saved,
 )
 
 WAIT_MS = 20_000
@@ -35,14 +36,20 @@ class Gateway:
     def __init__(self, address: str) -> None:
         self.socket = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.connect(address)
+        self.saved: list[Saved] = []
 
     def send(self, *commands: Command) -> None:
         for command in commands:
             self.socket.send(msgspec.msgpack.encode(command))
 
     def receive(self) -> Reply:
-        assert self.socket.poll(WAIT_MS), "no reply came"
-        return msgspec.msgpack.decode(self.socket.recv(), type=Reply)
+        """The next reply; what is saved goes into `saved`."""
+        while True:
+            assert self.socket.poll(WAIT_MS), "no reply came"
+            reply = msgspec.msgpack.decode(self.socket.recv(), type=Reply)
+            if not isinstance(reply, Saved):
+                return reply
+            self.saved.append(reply)
 
     def close(self) -> None:
         self.socket.close(0)

@@ -1,5 +1,6 @@
 """The engine's process: `python -m serve.engine`, with a tiny model of random weights."""
 
+import contextlib
 import json
 import re
 import signal
@@ -16,10 +17,12 @@ from fake_agent import FakeAgent
 from test_engine_endpoint import Gateway, frame
 from tiny_duplex import TOOLS, tiny_duplex
 
-from model.checkpoint import save_duplex
+from model.agent import Agent
+from model.checkpoint import load_duplex, save_duplex
 from serve.engine.engine import Engine, EngineConfig
-from serve.engine.messages import VERSION, Acted, Heard, Hello, Open, Opened
+from serve.engine.messages import VERSION, Acted, Frame, Heard, Hello, Open, Opened, Resume
 from serve.engine.metrics import Metrics
+from serve.engine.remembered import Remembered
 from serve.engine.warm_up import warm_up
 
 DASHBOARD = Path(__file__).parents[1] / "serve" / "grafana.json"
@@ -41,16 +44,20 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
+@contextlib.contextmanager
+def engine_process(*overrides: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(command(*overrides), stdout=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
 @pytest.fixture
 def running(checkpoint: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
     address, port = f"ipc://{tmp_path}/engine", free_port()
     given = (f"checkpoint={checkpoint}", f"address={address}", f"metrics_port={port}")
-    process = subprocess.Popen(
-        command(*given, "engine.slots=2", "engine.most_share=1"), stdout=subprocess.PIPE, text=True
-    )
-    yield process, address, port
-    process.kill()
-    process.wait()
+    with engine_process(*given, "engine.slots=2", "engine.most_share=1") as process:
+        yield process, address, port
 
 
 def test_it_serves_until_it_is_told_to_end(running: tuple[subprocess.Popen[str], str, int]) -> None:
@@ -122,3 +129,78 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
     places = np.array([[*panel["gridPos"].values()] for panel in panels])
     assert len(np.unique(places[:, 2:], axis=0)) == len(panels)
+
+
+NAMES = ("a", "b", "c")
+
+
+def say(gateway: Gateway, memory: dict[str, Remembered], numbers: range) -> list[Heard]:
+    """Frames of three callers, one after the other has been answered."""
+    heard: list[Heard] = []
+    sound = np.random.default_rng(2).integers(-3000, 3000, (3, 20, 1920)).astype("<i2")
+    for number in numbers:
+        for name, pcm in zip(NAMES, sound, strict=True):
+            said = Frame(name, number, pcm[number].tobytes())
+            memory[name].said(said)
+            gateway.send(said)
+        heard += answers(gateway, 3)
+        for saved in gateway.saved:
+            memory[saved.session].told(saved)
+        gateway.saved.clear()
+    return heard
+
+
+def answers(gateway: Gateway, count: int) -> list[Heard]:
+    heard: list[Heard] = []
+    while len(heard) < count:
+        if isinstance(reply := gateway.receive(), Heard):
+            heard.append(reply)
+    return heard
+
+
+def test_a_standby_goes_on_when_an_engine_is_killed(checkpoint: Path, tmp_path: Path) -> None:
+    addresses = [f"ipc://{tmp_path}/{name}" for name in ("first", "standby")]
+    given = (f"checkpoint={checkpoint}", "engine.save_frames=4", "engine.most_share=1")
+    memory = {
+        name: Remembered(Open(name, "Hello.", TOOLS, seed=seed)) for seed, name in enumerate(NAMES)
+    }
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(engine_process(*given, f"address={address}"))
+            for address in addresses
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert "there is room for" in process.stdout.readline()
+        first, standby = map(Gateway, addresses)
+        first.send(*(memory[name].again()[0] for name in NAMES))
+        assert {first.receive() for _ in NAMES} == {Opened(name) for name in NAMES}
+        heard = say(first, memory, range(11))
+        processes[0].kill()
+        told = 0
+        for name in NAMES:
+            again = memory[name].again()
+            assert isinstance(again[0], Resume)
+            told += sum(isinstance(command, Frame) for command in again)
+            standby.send(*again)
+        heard += answers(standby, told)  # the other replies are `Opened`
+        heard += say(standby, memory, range(11, 20))
+        for gateway in (first, standby):
+            gateway.close()
+    by_frame = {(one.session, one.number): one for one in heard}
+    assert len(heard) == len(by_frame) + told, "some were answered twice"
+
+    engine = Engine(Agent(load_duplex(checkpoint)), EngineConfig())
+    for seed, name in enumerate(NAMES):
+        engine.take(Open(name, "Hello.", TOOLS, seed=seed))
+    sound = np.random.default_rng(2).integers(-3000, 3000, (3, 20, 1920)).astype("<i2")
+    for number in range(20):
+        for name, pcm in zip(NAMES, sound, strict=True):
+            engine.take(Frame(name, number, pcm[number].tobytes()))
+        while not engine.is_idle:
+            for one in engine.step():
+                if isinstance(one, Heard):
+                    other = by_frame[one.session, one.number]
+                    assert (one.agent_text, one.floor) == (other.agent_text, other.floor)
+                    samples = np.frombuffer(one.pcm, "<i2").astype(int)
+                    assert np.abs(samples - np.frombuffer(other.pcm, "<i2")).max() <= 2

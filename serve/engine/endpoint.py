@@ -11,11 +11,21 @@ import msgspec
 import zmq
 
 from serve.engine.engine import Engine
-from serve.engine.messages import VERSION, Close, Closed, Command, Hello, Open, Refused, Reply
+from serve.engine.messages import (
+    VERSION,
+    Close,
+    Closed,
+    Command,
+    Hello,
+    Open,
+    Refused,
+    Reply,
+    Resume,
+)
 
 _log = logging.getLogger(__name__)
 _WAITING = 1024  # messages each way, of one gateway
-_MOST_BYTES = 2**20  # of one message
+_MOST_BYTES = 2**26  # of one message: a caller's whole state may be
 _IDLE_MS = 5
 _LINGER_MS = 100  # for what is still to be sent when the engine ends
 
@@ -72,7 +82,7 @@ class Endpoint:
             return
         if reply := self.engine.take(command):
             self._send(gateway, reply)
-        if isinstance(command, Open) and command.session in self.engine.sessions:
+        if isinstance(command, Open | Resume) and command.session in self.engine.sessions:
             self._gateways[command.session] = gateway
         if isinstance(command, Close):
             self._gateways.pop(command.session, None)

@@ -7,21 +7,21 @@ due first is run, with all others of its kind. No asyncio, no sockets.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.action_session import ActionEvent, ActionSession
-from model.agent import AgentFrame
+from model.action_session import ActionEvent
 from model.codec import FRAME_SIZE
 from model.streaming import State
-from model.tokens import PAD, DialogueTokenizer
+from model.tokens import PAD
 from serve.engine.admission import Admission
+from serve.engine.agent import Agent
 from serve.engine.messages import (
     Acted,
     Close,
@@ -33,45 +33,14 @@ from serve.engine.messages import (
     Refused,
     Reply,
     Result,
+    Resume,
 )
 from serve.engine.metrics import Metrics
+from serve.engine.saving import resumed, saved
 from serve.engine.session import EngineSession, Waiting
 
 _INT16 = 2**15
 _RETRY_AFTER_S = 5.0
-
-
-class Agent(Protocol):
-    """What is run: `model.agent.Agent`, or a stand-in. `sessions` are by slot."""
-
-    tokenizer: DialogueTokenizer
-    sessions: dict[int, ActionSession]
-
-    def init_state(self, batch: int) -> Any:
-        """A fresh state of so many slots."""
-        ...
-
-    def begin(
-        self, state: Any, row: int, system: str, tools: Sequence[Mapping[str, Any]], seed: int
-    ) -> None:
-        """A new caller in a slot."""
-        ...
-
-    def give(self, state: Any, row: int, number: int, result: Mapping[str, Any]) -> None:
-        """The result of one of his calls."""
-        ...
-
-    def prefill(self, state: Any, row: int, most: int | None) -> None:
-        """A part of what is to be taken in."""
-        ...
-
-    def hear(self, state: Any, pcm: Tensor, active: Tensor) -> AgentFrame:
-        """A frame of some callers, whose rows were gathered."""
-        ...
-
-    def act(self, state: Any, active: Tensor) -> list[ActionEvent]:
-        """A position of their actions."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -79,12 +48,14 @@ class EngineConfig:
     """`slots` callers; `queue_frames` of each may wait, and one of whom nothing comes for
     `patience_s` is gone. Nobody more comes in where a round would take more than `most_share` of a
     frame (serve/engine/admission.py). After a frame come at most `actions_per_frame` positions of
-    its actions before the next one; `prefill_tokens` are taken in at a time."""
+    its actions before the next one; `prefill_tokens` are taken in at a time. A caller is saved
+    every `save_frames`."""
 
     slots: int = 16
     queue_frames: int = 8
     actions_per_frame: int = 6
     prefill_tokens: int = 32
+    save_frames: int = 12
     patience_s: float = 20.0
     most_share: float = 0.7
 
@@ -120,22 +91,27 @@ class Engine:
         self._texts = [agent.tokenizer.decode([token]) for token in range(len(agent.tokenizer))]
         self._texts[agent.tokenizer.id_of(PAD)] = ""
 
-    def take(self, command: Open | Frame | Result | Close) -> Reply | None:
+    def take(self, command: Open | Resume | Frame | Result | Close) -> Reply | None:
         """A message of a gateway's; the reply is what is to be said of it at once."""
         reply = self._taken(command)
         if isinstance(reply, Refused):
             self.metrics.refused.labels(reply.code).inc()
         return reply
 
-    def _taken(self, command: Open | Frame | Result | Close) -> Reply | None:
+    def _taken(self, command: Open | Resume | Frame | Result | Close) -> Reply | None:
         if isinstance(command, Open):
             return self._open(command)
+        if isinstance(command, Resume):
+            return self._resume(command)
         session = self.sessions.get(command.session)
         if session is None:
             return Refused(command.session, "no_session", "there is no such session here")
         session.seen_s = self._clock()
         if isinstance(command, Frame):
             return self._queue(session, command)
+        if isinstance(command, Result) and command.after > session.number:
+            session.results.append(command)
+            return None
         if isinstance(command, Result):
             return self._give(session, command)
         self._close(session, "closed")
@@ -169,7 +145,15 @@ class Engine:
         active = torch.ones(len(rows), dtype=torch.bool)
         replies = (self._hear if batch.kind == "hear" else self._act)(batch.sessions, part, active)
         self.state.scatter(rows, part)
+        if batch.kind == "hear":
+            replies += self._save(batch.sessions)
         return replies
+
+    def _save(self, sessions: list[EngineSession]) -> list[Reply]:
+        """Those whose turn it is, not all at once."""
+        each = self.config.save_frames
+        due = (one for one in sessions if (one.number + one.slot) % each == 0)
+        return [saved(self.agent, self.state, session) for session in due]
 
     def _schedule(self) -> Batch | None:
         """The item that is due first, with all others of its kind; of what is to be taken in, one
@@ -221,6 +205,9 @@ class Engine:
             )
         for session in sessions:
             self._go_on(session, self.config.actions_per_frame)
+            while session.results and session.results[0].after <= session.number:
+                if refused := self._give(session, session.results.popleft()):
+                    replies.append(refused)
         return replies + self._told(sessions, heard.events)
 
     def _act(self, sessions: list[EngineSession], part: State, active: Tensor) -> list[Reply]:
@@ -254,10 +241,30 @@ class Engine:
             self.agent.begin(self.state, slot, command.system, command.tools, command.seed)
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
-        self.sessions[name] = EngineSession(name, self._free.pop(), self._clock())
+        self._let_in(EngineSession(name, slot, self._clock()))
+        return None
+
+    def _resume(self, command: Resume) -> Reply:
+        """A caller who was let in before: there only has to be a slot."""
+        name = command.session
+        if name in self.sessions:
+            return Refused(name, "session_exists", "there is one of this name: take another")
+        if not self._free:
+            why = f"all {self.config.slots} slots are taken"
+            return Refused(name, "at_capacity", why, retry_after_s=_RETRY_AFTER_S)
+        try:
+            session = resumed(self.agent, self.state, self._free[-1], command, self._clock())
+        except ValueError as error:
+            return Refused(name, "bad_message", str(error))
+        self._let_in(session)
+        self.metrics.resumed.inc()
+        return Opened(name, session.number)
+
+    def _let_in(self, session: EngineSession) -> None:
+        self._free.remove(session.slot)
+        self.sessions[session.name] = session
         self.metrics.opened.inc()
         self.metrics.sessions.set(len(self.sessions))
-        return None
 
     def _has_no_room(self) -> str:
         """Why nobody may come in; empty where somebody may."""
@@ -282,6 +289,7 @@ class Engine:
         return None
 
     def _give(self, session: EngineSession, command: Result) -> Reply | None:
+        session.taken += 1
         try:
             self.agent.give(self.state, session.slot, command.call, command.result)
         except ValueError as error:

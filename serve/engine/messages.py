@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-VERSION = 1  # of the messages; both sides must have the same
+VERSION = 2  # of the messages; both sides must have the same
 
 
 class Hello(msgspec.Struct, tag=True, frozen=True):
@@ -37,11 +37,22 @@ class Frame(msgspec.Struct, tag=True, frozen=True):
 
 
 class Result(msgspec.Struct, tag=True, frozen=True):
-    """What call `call` of a session has brought."""
+    """What call `call` of a session has brought. It is taken in once frame `after` was heard: where
+    that is the last one sent before it, whoever says the same again has the same again."""
 
     session: str
     call: int
     result: dict[str, Any]
+    after: int = -1
+
+
+class Resume(msgspec.Struct, tag=True, frozen=True):
+    """A caller who was saved, here or by another engine of the same model: the tools of his `Open`,
+    and the `state` of a `Saved` with all that came since."""
+
+    session: str
+    tools: list[dict[str, Any]]
+    states: list[bytes]
 
 
 class Close(msgspec.Struct, tag=True, frozen=True):
@@ -51,9 +62,21 @@ class Close(msgspec.Struct, tag=True, frozen=True):
 
 
 class Opened(msgspec.Struct, tag=True, frozen=True):
-    """A caller who is in: his frames may come."""
+    """A caller who is in: his frames may come, from the one behind `number` on."""
 
     session: str
+    number: int = -1
+
+
+class Saved(msgspec.Struct, tag=True, frozen=True):
+    """All of a session once frame `number` had been heard and so many `results` taken; where
+    `since` is not -1, what is new since it was saved at that frame."""
+
+    session: str
+    number: int
+    since: int
+    results: int
+    state: bytes
 
 
 class Refused(msgspec.Struct, tag=True, frozen=True):
@@ -102,5 +125,5 @@ class Closed(msgspec.Struct, tag=True, frozen=True):
     reason: Literal["no_frames"]
 
 
-Command = Hello | Open | Frame | Result | Close
-Reply = Hello | Opened | Refused | Heard | Acted | Closed
+Command = Hello | Open | Resume | Frame | Result | Close
+Reply = Hello | Opened | Saved | Refused | Heard | Acted | Closed

@@ -39,6 +39,10 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.opened = Counter("duologue_sessions_opened", "Callers let in.", registry=registry)
+        self.resumed = Counter(
+            "duologue_sessions_resumed", "Callers who went on after they had been saved.",
+            registry=registry,
+        )  # fmt: skip
         self.sessions = Gauge("duologue_sessions", "Callers who are in.", registry=registry)
         memory = Gauge("duologue_slots", "Callers there is memory for.", registry=registry)
         memory.set(slots)

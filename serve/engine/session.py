@@ -3,10 +3,13 @@
 from collections import deque
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from data.dialogue import FRAME_S
+from model.agent import SavedCaller
+from serve.engine.messages import Result
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,23 @@ class Waiting:
         return self.arrived_s + FRAME_S
 
 
+class SavedSession(msgspec.Struct):
+    """The state of a `messages.Saved`."""
+
+    number: int
+    results: int
+    actions_left: int
+    caller: SavedCaller
+
+
 @dataclass
 class EngineSession:
-    """A caller in a slot, of whom something came last at `seen_s`. `actions_left` are the action
-    positions that may still come before his next frame; `heard` is the last frame that was
-    heard."""
+    """A caller in a slot, of whom something came last at `seen_s`.
+
+    `actions_left` are the action positions that may still come before his next frame; `heard` is
+    the last frame that was heard. `results` wait for theirs; so many were `taken`. He was saved
+    last, of `saves` times, at frame `saved_at`, as far as `known` (`model.snapshot.save`).
+    """
 
     name: str
     slot: int
@@ -35,6 +50,11 @@ class EngineSession:
     frames: deque[Waiting] = field(default_factory=deque)
     actions_left: int = 0
     heard: Waiting | None = None
+    results: deque[Result] = field(default_factory=deque)
+    taken: int = 0
+    saved_at: int = -1
+    known: list[int] = field(default_factory=list)
+    saves: int = 0
 
     @property
     def number(self) -> int:

@@ -1,0 +1,91 @@
+"""One row's state as bytes: whole, or what has come since it was last saved.
+
+What attention remembers is most of it, and each step of it is written once: to save it again and
+again costs what came in between.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.attention import AttentionState
+from model.streaming import State
+
+
+class Saved(NamedTuple):
+    """`parts` are bytes of the state's tensors, in their order; of attention those steps alone that
+    came after the first `since` (each one's own; 0: all). `positions` are how many it has had."""
+
+    parts: list[bytes]
+    since: list[int]
+    positions: list[int]
+
+
+def save(row: State, known: Sequence[int] = ()) -> Saved:
+    """A state of one row (`State.row`); `known` are the `positions` of what was saved before."""
+    attentions = [leaf for leaf in _leaves(row) if isinstance(leaf, AttentionState)]
+    since = list(known) or [0] * len(attentions)
+    parts = [_bytes(tensor) for tensor in _saved(row, since)]
+    return Saved(parts, since, [int(attention.position) for attention in attentions])
+
+
+def load(row: State, saved: Saved) -> None:
+    """Into a fresh row, or into one that holds what was saved before.
+
+    Raises ValueError where it is of another model.
+    """
+    positions = iter(saved.positions)
+    for leaf in _leaves(row):
+        if isinstance(leaf, AttentionState):
+            leaf.position.fill_(next(positions, 0))
+    expected = [tensor.numel() * tensor.element_size() for tensor in _saved(row, saved.since)]
+    found = [len(part) for part in saved.parts]
+    if found != expected:
+        raise ValueError(
+            f"what was saved is of another model: it has {sum(found)} bytes in {len(found)} parts, "
+            f"must be {sum(expected)} in {len(expected)}"
+        )
+    parts = iter(saved.parts)
+    since = iter(saved.since)
+    for leaf in _leaves(row):
+        if isinstance(leaf, AttentionState):
+            slots = leaf.slots_since(next(since))
+            for held in (leaf.keys, leaf.values):
+                held[0, slots] = _tensor(next(parts), held[0, slots])
+        else:
+            leaf.copy_(_tensor(next(parts), leaf))
+
+
+def _saved(row: State, since: Sequence[int]) -> Iterator[Tensor]:
+    steps = iter(since)
+    for leaf in _leaves(row):
+        if isinstance(leaf, AttentionState):
+            slots = leaf.slots_since(next(steps, 0))
+            yield from (leaf.keys[0, slots], leaf.values[0, slots])
+        else:
+            yield leaf
+
+
+def _leaves(value: object) -> Iterator[Tensor | AttentionState]:
+    if isinstance(value, Tensor | AttentionState):
+        yield value
+    elif isinstance(value, State):
+        assert dataclasses.is_dataclass(value)
+        for field in dataclasses.fields(value):
+            yield from _leaves(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _leaves(item)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _tensor(part: bytes, like: Tensor) -> Tensor:
+    if not part:
+        return like
+    return torch.frombuffer(bytearray(part), dtype=like.dtype).view(like.shape).to(like.device)

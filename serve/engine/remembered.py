@@ -1,0 +1,40 @@
+"""What a gateway keeps of a session, so that another engine can go on with it."""
+
+from serve.engine.messages import Frame, Open, Result, Resume, Saved
+
+
+class Remembered:
+    """The newest state that the engine has told, and all that was said since: some seconds."""
+
+    def __init__(self, opened: Open) -> None:
+        self._open = opened
+        self._states: list[bytes] = []
+        self._frames: list[Frame] = []
+        self._results: list[Result] = []
+        self._number, self._taken = -1, 0  # frames and results that the states hold
+
+    def said(self, command: Frame | Result) -> None:
+        """A message that went to the engine. A result names the last frame before it (`after`)."""
+        if isinstance(command, Frame):
+            self._frames.append(command)
+        else:
+            self._results.append(command)
+
+    def told(self, saved: Saved) -> None:
+        """What the engine has saved. Where one is missing, the next whole one counts."""
+        if saved.since == -1:
+            self._states.clear()
+        elif saved.since != self._number:
+            return
+        self._states.append(saved.state)
+        self._number = saved.number
+        self._frames = [frame for frame in self._frames if frame.number > saved.number]
+        self._results = self._results[saved.results - self._taken :]
+        self._taken = saved.results
+
+    def again(self) -> list[Open | Resume | Result | Frame]:
+        """What another engine is to be told, a few frames at a time: it has the same to say."""
+        opening = self._open
+        if self._states:
+            opening = Resume(opening.session, opening.tools, [*self._states])
+        return [opening, *self._results, *self._frames]
