@@ -126,8 +126,10 @@ class Agent:
         row: int,
         tools: Sequence[Mapping[str, Any]],
         saved: Sequence[SavedCaller],
+        seed: int | None = None,
     ) -> None:
-        """Goes on in any row with a caller who was saved: first whole, then what came since.
+        """Goes on in any row with a caller who was saved: first whole, then what came since. With a
+        `seed` he is another one, who has all in common with him so far.
 
         Raises ValueError as `begin` does, and where he was saved from another model.
         """
@@ -138,6 +140,8 @@ class Agent:
             load(view, part.row)
         session.load(saved[-1].actions)
         view.slot.fill_(row)
+        if seed is not None:
+            view.seed.fill_(seed)
         self.sessions[row] = session
 
     @torch.inference_mode()

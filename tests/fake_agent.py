@@ -84,6 +84,7 @@ class FakeAgent:
         row: int,
         tools: Sequence[Mapping[str, Any]],
         saved: Sequence[SavedCaller],
+        seed: int | None = None,
     ) -> None:
         calls, _, waiting, burst = saved[-1].actions
         self.sessions[row] = FakeSession(waiting, bool(burst), len(burst), calls)

@@ -9,8 +9,10 @@ import torch
 from fake_agent import FakeAgent
 from tiny_duplex import TOOLS, tiny_duplex
 
-from model.agent import Agent, AgentConfig
+from model.action_session import SavedActions
+from model.agent import Agent, AgentConfig, SavedCaller
 from model.sampling import SamplingConfig
+from model.snapshot import Saved as SavedRow
 from serve.engine.engine import Engine, EngineConfig
 from serve.engine.messages import (
     Acted,
@@ -28,8 +30,10 @@ from serve.engine.messages import (
     Resume,
     Saved,
 )
+from serve.engine.prefixes import Prefixes
 from serve.engine.remembered import Remembered
 
+SAVED = SavedCaller(SavedRow([], [], []), SavedActions(0, {}, [], []))
 CONFIG = EngineConfig(slots=3, queue_frames=2, actions_per_frame=4, prefill_tokens=32)
 
 
@@ -60,8 +64,9 @@ def run(engine: Engine) -> list[Reply]:
 
 
 def opened(engine: Engine, *names: str) -> None:
+    """With prompts of their own, each of which is taken in."""
     for name in names:
-        assert engine.take(Open(name, "Hello.", [])) is None
+        assert engine.take(Open(name, f"Hello, {name}.", [])) is None
     assert run(engine) == [Opened(name) for name in names]
 
 
@@ -76,6 +81,28 @@ def test_a_caller_is_in_once_what_is_to_be_taken_in_is() -> None:
     opened(engine, "a")
     assert agent.batches == [("prefill", [0])] * 3  # 70 tokens, 32 at a time
     assert engine.step() == []
+
+
+def test_who_has_the_role_and_tools_of_another_is_in_at_once() -> None:
+    engine, agent, _ = engine_of()
+    opened(engine, "a")
+    agent.batches.clear()
+    assert engine.take(Open("b", "Hello, a.", [], seed=5)) == Opened("b")
+    assert engine.is_idle
+    assert engine.take(Open("c", "Hello, a.", [{"name": "t"}])) is None, "with other tools"
+    assert run(engine) == [Opened("c")]
+    engine.take(frame("b", 0))
+    assert [type(reply) for reply in run(engine)] == [Heard]
+
+
+def test_the_prefixes_that_were_used_last_are_kept() -> None:
+    prefixes = Prefixes(2)
+    openings = [Open("a", f"{number}", []) for number in range(3)]
+    for number, opening in enumerate(openings):
+        prefixes.keep(opening, SAVED)
+        assert prefixes.find(openings[0]) is SAVED, number
+    assert prefixes.find(openings[1]) is None
+    assert prefixes.find(openings[2]) is SAVED
 
 
 def test_whoever_has_a_frame_goes_into_the_next_batch() -> None:
@@ -220,8 +247,11 @@ def test_a_session_says_what_it_says_alone_whoever_else_comes_and_goes() -> None
 
     def talk(others: bool) -> list[Reply]:
         engine = Engine(agent, EngineConfig(slots=4, actions_per_frame=4))
-        engine.take(Open("a", "You are the front desk.", TOOLS, seed=7))
-        replies = run(engine)
+        if others:  # who has the same role and tools, and another seed
+            engine.take(Open("other", "You are the front desk.", TOOLS, seed=8))
+            run(engine)
+        first = engine.take(Open("a", "You are the front desk.", TOOLS, seed=7))
+        replies = [first] if first else run(engine)
         for number, pcm in enumerate(sound):
             if others:
                 name = f"other {number}"
@@ -233,7 +263,7 @@ def test_a_session_says_what_it_says_alone_whoever_else_comes_and_goes() -> None
                         engine.take(Frame(known, number, sound[rng.randrange(12)].tobytes()))
             engine.take(Frame("a", number, pcm.tobytes()))
             replies += run(engine)
-        return [reply for reply in replies if not isinstance(reply, Hello) and reply.session == "a"]
+        return [r for r in replies if not isinstance(r, Hello | Saved) and r.session == "a"]
 
     alone, together = talk(others=False), talk(others=True)
     assert any(isinstance(reply, Acted) for reply in alone)

@@ -35,9 +35,14 @@ class Agent(Protocol):
         ...
 
     def load(
-        self, state: Any, row: int, tools: Sequence[Mapping[str, Any]], saved: Sequence[SavedCaller]
+        self,
+        state: Any,
+        row: int,
+        tools: Sequence[Mapping[str, Any]],
+        saved: Sequence[SavedCaller],
+        seed: int | None = None,
     ) -> None:
-        """A caller who was saved, in a slot."""
+        """A caller who was saved, in a slot; with a seed of his own another one."""
         ...
 
     def prefill(self, state: Any, row: int, most: int | None) -> None:

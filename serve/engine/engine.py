@@ -36,6 +36,7 @@ from serve.engine.messages import (
     Resume,
 )
 from serve.engine.metrics import Metrics
+from serve.engine.prefixes import Prefixes
 from serve.engine.saving import resumed, saved
 from serve.engine.session import EngineSession, Waiting
 
@@ -49,13 +50,14 @@ class EngineConfig:
     `patience_s` is gone. Nobody more comes in where a round would take more than `most_share` of a
     frame (serve/engine/admission.py). After a frame come at most `actions_per_frame` positions of
     its actions before the next one; `prefill_tokens` are taken in at a time. A caller is saved
-    every `save_frames`."""
+    every `save_frames`; the last `prefixes` (role and tools) are kept as they were taken in."""
 
     slots: int = 16
     queue_frames: int = 8
     actions_per_frame: int = 6
     prefill_tokens: int = 32
     save_frames: int = 12
+    prefixes: int = 16
     patience_s: float = 20.0
     most_share: float = 0.7
 
@@ -86,6 +88,7 @@ class Engine:
         self.agent, self.config, self._clock = agent, config, clock
         self.admission, self.metrics = Admission(config.most_share), Metrics(config.slots)
         self.state: State = agent.init_state(config.slots)
+        self.prefixes = Prefixes(config.prefixes)
         self.sessions: dict[str, EngineSession] = {}
         self._free = list(range(config.slots))[::-1]
         self._texts = [agent.tokenizer.decode([token]) for token in range(len(agent.tokenizer))]
@@ -222,8 +225,12 @@ class Engine:
 
     def _prefill(self, session: EngineSession) -> list[Reply]:
         self.agent.prefill(self.state, session.slot, self.config.prefill_tokens)
-        is_in = session.heard is None and not self._is_waiting(session)
-        return [Opened(session.name)] if is_in else []
+        if session.opening is None or self._is_waiting(session):
+            return []
+        saved = self.agent.save(self.state, session.slot, ())
+        self.prefixes.keep(session.opening, saved)
+        session.opening = None
+        return [Opened(session.name)]
 
     def _told(self, sessions: list[EngineSession], events: list[ActionEvent]) -> list[Reply]:
         by_slot = {session.slot: session for session in sessions}
@@ -236,13 +243,17 @@ class Engine:
             return Refused(name, "session_exists", "there is one of this name: take another")
         if why := self._has_no_room():
             return Refused(name, "at_capacity", why, retry_after_s=_RETRY_AFTER_S)
-        slot = self._free[-1]
+        slot, seed, prefix = self._free[-1], command.seed, self.prefixes.find(command)
         try:
-            self.agent.begin(self.state, slot, command.system, command.tools, command.seed)
+            if prefix:
+                self.agent.load(self.state, slot, command.tools, [prefix], seed)
+            else:
+                self.agent.begin(self.state, slot, command.system, command.tools, seed)
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
-        self._let_in(EngineSession(name, slot, self._clock()))
-        return None
+        opening = None if prefix else command
+        self._let_in(EngineSession(name, slot, self._clock(), opening=opening))
+        return Opened(name) if prefix else None
 
     def _resume(self, command: Resume) -> Reply:
         """A caller who was let in before: there only has to be a slot."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from data.dialogue import FRAME_S
 from model.agent import SavedCaller
-from serve.engine.messages import Result
+from serve.engine.messages import Open, Result
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ class SavedSession(msgspec.Struct):
 class EngineSession:
     """A caller in a slot, of whom something came last at `seen_s`.
 
-    `actions_left` are the action positions that may still come before his next frame; `heard` is
-    the last frame that was heard. `results` wait for theirs; so many were `taken`. He was saved
-    last, of `saves` times, at frame `saved_at`, as far as `known` (`model.snapshot.save`).
+    `opening` is how he came in, until his prompt is taken in. `actions_left` are the action
+    positions that may still come before his next frame; `heard` is the last frame that was heard.
+    `results` wait for theirs; so many were `taken`. He was saved last, of `saves` times, at frame
+    `saved_at`, as far as `known` (`model.snapshot.save`).
     """
 
     name: str
@@ -50,6 +51,7 @@ class EngineSession:
     frames: deque[Waiting] = field(default_factory=deque)
     actions_left: int = 0
     heard: Waiting | None = None
+    opening: Open | None = None
     results: deque[Result] = field(default_factory=deque)
     taken: int = 0
     saved_at: int = -1
