@@ -179,7 +179,7 @@ class Agent:
             self.prefill(state, row)
         some = active if len(rows) < len(active) else None  # of all, nothing need be kept
         heard = self.codec.encode(pcm, state.codec, some)
-        outputs = self._frame(state, heard.latent, active)
+        outputs = self._frame(state, heard.latent, some)
         text = self._draw_text(state, outputs)
         unsaid_frames = (state.unsaid_frames - 1).clamp(min=0) + self._pace.least_frames[text]
         user_text = self.model.log_probabilities(outputs, "user_text")[:, 0]
@@ -211,7 +211,7 @@ class Agent:
     def _session(self, state: AgentState, row: int) -> ActionSession:
         return self.sessions[int(state.slot[row])]
 
-    def _frame(self, state: AgentState, latents: Tensor, active: Tensor) -> Outputs:
+    def _frame(self, state: AgentState, latents: Tensor, active: Tensor | None) -> Outputs:
         """A frame position of the active rows, with all that the last one made."""
         text = (state.agent_text[:, None], state.user_text[:, None])
         inputs = self._inputs(FRAME, state.action[:, None], state.is_new[:, None], text, latents)
@@ -243,10 +243,11 @@ class Agent:
             user_codes=blank[..., None][..., :0],
         )
 
-    def _run(self, state: AgentState, inputs: Inputs, active: Tensor) -> Outputs:
+    def _run(self, state: AgentState, inputs: Inputs, active: Tensor | None) -> Outputs:
         """Runs the active rows over positions; `<end>` has gone in and goes in no more."""
         outputs = self.model(inputs, state.duplex, active)
-        state.positions += active * inputs.kind.shape[1]
+        count = inputs.kind.shape[1]
+        state.positions += count if active is None else active * count
         done = torch.where(state.action == self._end, self._idle, state.action)
         keep(state.action, done, active)
         keep(state.is_new, torch.zeros_like(state.is_new), active)
