@@ -56,7 +56,7 @@ def engine_process(*overrides: str) -> Iterator[subprocess.Popen[str]]:
 def running(checkpoint: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
     address, port = f"ipc://{tmp_path}/engine", free_port()
     given = (f"checkpoint={checkpoint}", f"address={address}", f"metrics_port={port}")
-    with engine_process(*given, "engine.slots=2", "engine.most_share=1") as process:
+    with engine_process(*given, "engine.slots=2", "engine.most_share=1000") as process:
         yield process, address, port
 
 
@@ -160,7 +160,7 @@ def answers(gateway: Gateway, count: int) -> list[Heard]:
 
 def test_a_standby_goes_on_when_an_engine_is_killed(checkpoint: Path, tmp_path: Path) -> None:
     addresses = [f"ipc://{tmp_path}/{name}" for name in ("first", "standby")]
-    given = (f"checkpoint={checkpoint}", "engine.save_frames=4", "engine.most_share=1")
+    given = (f"checkpoint={checkpoint}", "engine.save_frames=4", "engine.most_share=1000")
     memory = {
         name: Remembered(Open(name, "Hello.", TOOLS, seed=seed)) for seed, name in enumerate(NAMES)
     }
@@ -204,3 +204,19 @@ def test_a_standby_goes_on_when_an_engine_is_killed(checkpoint: Path, tmp_path: 
                     assert (one.agent_text, one.floor) == (other.agent_text, other.floor)
                     samples = np.frombuffer(one.pcm, "<i2").astype(int)
                     assert np.abs(samples - np.frombuffer(other.pcm, "<i2")).max() <= 2
+
+
+def test_the_bench_counts_what_callers_get(checkpoint: Path, tmp_path: Path) -> None:
+    """Its figures are of this machine at this moment: that there are any is what is tested."""
+    out = tmp_path / "report.json"
+    given = (f"out={out}", f"checkpoint={checkpoint}", "bench.callers=[2]", "bench.seconds=0.4")
+    bench = [sys.executable, "-m", "serve.bench", *given]
+    ended = subprocess.run(bench, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    metrics = json.loads(out.read_text())["metrics"]
+    assert metrics["frame_latency_ms_p50_2"]["n"] == 2 * 5  # without the first twelve frames
+    assert metrics["frame_latency_ms_p50_2"]["value"] > 0
+    assert metrics["sessions_max"]["value"] in (0, 2)
+    wrong = subprocess.run([*bench, "out=report"], capture_output=True, text=True, timeout=100)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+    assert "must end in .json" in wrong.stderr

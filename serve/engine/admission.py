@@ -19,8 +19,8 @@ class Admission:
     """Learns from `observe`; `most_s` is what a round may take."""
 
     def __init__(self, share: float = 0.7) -> None:
-        """`share` of a frame, above 0 and at most 1."""
-        assert 0 < share <= 1, f"share {share} must be above 0 and at most 1"
+        """`share` of a frame, above 0; a large one lets in whoever there is memory for."""
+        assert share > 0, f"share {share} must be above 0"
         self.most_s = share * FRAME_S
         self._rounds: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
         self._fit: tuple[float, float, float] | None = None
