@@ -318,10 +318,14 @@ class SlidingWindowAttention(nn.Module):
         if places.far is not None:
             mask = self._with_far(query, near, key, places.far, rows)
         if rows is not None:  # where they lie: a copy would take longer than to attend to them
+            held = (places.position[:, 0] + 1).clamp(max=config.reach).tolist()
             parts = [
-                self._attend(near[n, None], key[row, None], value[row, None], mask[n, None])
-                for n, row in enumerate(rows.tolist())
-            ]
+                self._attend(
+                    near[n, None], key[row, None, :count], value[row, None, :count],
+                    mask[n, None, ..., :count],
+                )
+                for n, (row, count) in enumerate(zip(rows.tolist(), held, strict=True))
+            ]  # fmt: skip
             y = torch.cat(parts)
         elif not places.spans or x.device.type != "cpu":
             y = self._attend(near, key, value, mask)

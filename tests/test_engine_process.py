@@ -47,9 +47,11 @@ def checkpoint(tmp_path: Path) -> Path:
 @contextlib.contextmanager
 def engine_process(*overrides: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(command(*overrides), stdout=subprocess.PIPE, text=True)
-    yield process
-    process.kill()
-    process.wait()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
