@@ -272,9 +272,7 @@ def test_no_word_begins_before_those_ahead_of_it_can_have_been_said(
 
 
 @pytest.mark.parametrize(("odds", "writes"), [(1e30, False), (1e-30, True)])
-def test_a_word_is_written_where_it_is_so_much_likelier(
-    odds: float, writes: bool
-) -> None:
+def test_a_word_is_written_where_it_is_so_much_likelier(odds: float, writes: bool) -> None:
     agent = Agent(tiny_duplex(), AgentConfig(user_text_odds=odds))
     state = agent.init_state(1)
     agent.begin(state, 0, "You are the front desk.", TOOLS)
