@@ -6,7 +6,6 @@
 Rows are callers. What is to be given to one of them (role, tools, results) goes in by one prefill.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -32,19 +31,11 @@ _AGENT_TEXT, _ACTION, _CODES = 0, 1, 2  # streams of random numbers; codebook k 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """How each stream is drawn; of the agent's text, the words alone (see `_draw_text`).
-
-    Training counts a word of the caller's more than a frame without one (`DuplexTrainingConfig`),
-    so it has to be held for `user_text_odds` times as likely before it is written.
-    """
+    """How each stream is drawn; of the agent's text, the words alone (see `_draw_text`)."""
 
     agent_text: SamplingConfig = field(default_factory=SamplingConfig)
     action: SamplingConfig = field(default_factory=SamplingConfig)
     codes: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.3))
-    user_text_odds: float = 5.0
-
-    def __post_init__(self) -> None:
-        assert self.user_text_odds > 0, f"user_text_odds {self.user_text_odds} must be positive"
 
 
 class AgentFrame(NamedTuple):
@@ -192,7 +183,6 @@ class Agent:
         text = self._draw_text(state, outputs)
         unsaid_frames = (state.unsaid_frames - 1).clamp(min=0) + self._pace.least_frames[text]
         user_text = self.model.log_probabilities(outputs, "user_text")[:, 0]
-        user_text[:, self._pad] += math.log(self.config.user_text_odds)
         user_text = user_text.masked_fill(self._unspeakable, -torch.inf).argmax(dim=-1)
         floor = self.model.floor(outputs.hidden)[:, 0].argmax(dim=-1)
         events = self._take(state, outputs, active & ~self.acting(state, active))

@@ -269,18 +269,3 @@ def test_no_word_begins_before_those_ahead_of_it_can_have_been_said(
     assert text[: len(rest) + 2] == [word, *rest, stop]
     after = text[len(rest) + 2 :]
     assert after[:3] == [pad, pad, word]
-
-
-@pytest.mark.parametrize(("odds", "writes"), [(1e30, False), (1e-30, True)])
-def test_a_word_is_written_where_it_is_so_much_likelier(odds: float, writes: bool) -> None:
-    agent = Agent(tiny_duplex(), AgentConfig(user_text_odds=odds))
-    state = agent.init_state(1)
-    agent.begin(state, 0, "You are the front desk.", TOOLS)
-    pad = agent.tokenizer.id_of(PAD)
-    written = [int(frame.user_text) != pad for frame in talk(agent, state, pcm_of(1))]
-    assert written == [writes] * FRAMES
-
-
-def test_odds_must_be_positive() -> None:
-    with pytest.raises(AssertionError, match="user_text_odds 0"):
-        AgentConfig(user_text_odds=0)
