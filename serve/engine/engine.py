@@ -112,11 +112,10 @@ class Engine:
         session.seen_s = self._clock()
         if isinstance(command, Frame):
             return self._queue(session, command)
-        if isinstance(command, Result) and command.after > session.number:
-            session.results.append(command)
-            return None
         if isinstance(command, Result):
-            return self._give(session, command)
+            session.results.append(command)
+            refused = self._give_what_is_due(session)
+            return refused[0] if refused else None
         self._close(session, "closed")
         return None
 
@@ -208,16 +207,16 @@ class Engine:
             )
         for session in sessions:
             self._go_on(session, self.config.actions_per_frame)
-            while session.results and session.results[0].after <= session.number:
-                if refused := self._give(session, session.results.popleft()):
-                    replies.append(refused)
+            replies += self._give_what_is_due(session)
         return replies + self._told(sessions, heard.events)
 
     def _act(self, sessions: list[EngineSession], part: State, active: Tensor) -> list[Reply]:
         events = self.agent.act(part, active)
+        refused: list[Refused] = []
         for session in sessions:
             self._go_on(session, session.actions_left - 1)
-        return self._told(sessions, events)
+            refused += self._give_what_is_due(session)
+        return [*self._told(sessions, events), *refused]
 
     def _go_on(self, session: EngineSession, positions: int) -> None:
         is_open = self.agent.sessions[session.slot].is_open
@@ -299,13 +298,21 @@ class Engine:
         session.frames.append(Waiting(command.number, pcm, self._clock()))
         return None
 
-    def _give(self, session: EngineSession, command: Result) -> Reply | None:
-        session.taken += 1
-        try:
-            self.agent.give(self.state, session.slot, command.call, command.result)
-        except ValueError as error:
-            return Refused(session.name, "bad_message", str(error))
-        return None
+    def _give_what_is_due(self, session: EngineSession) -> list[Refused]:
+        """Results whose frame was heard, unless their call is still being made: who says everything
+        again after a `Resume` says that too early."""
+        acting, refused = self.agent.sessions[session.slot], []
+        while session.results and session.results[0].after <= session.number:
+            command = session.results[0]
+            if session.actions_left and command.call > acting.calls:
+                break
+            session.results.popleft()
+            session.taken += 1
+            try:
+                self.agent.give(self.state, session.slot, command.call, command.result)
+            except ValueError as error:
+                refused.append(Refused(session.name, "bad_message", str(error)))
+        return refused
 
     def _close_silent(self) -> list[Reply]:
         """Ends the sessions of which nothing has come for long."""
