@@ -95,9 +95,9 @@ class AttentionState(State):
         """Where those steps of a single row lie that came after its first `steps`, as far as they
         can still be seen: int64 [n]."""
         newest, window = int(self.position), self.keys.shape[1] - self.pinned
-        position = torch.arange(steps, newest)
-        is_held = (position < self.pinned) | (position >= newest - window)
-        return _slot(position[is_held], self.pinned, window)
+        pinned = torch.arange(min(steps, self.pinned), min(newest, self.pinned))
+        recent = torch.arange(max(steps, self.pinned, newest - window), max(newest, self.pinned))
+        return torch.cat([pinned, _slot(recent, self.pinned, window)])
 
 
 class Packing(NamedTuple):

@@ -37,10 +37,14 @@ def load(row: State, saved: Saved) -> None:
 
     Raises ValueError where it is of another model.
     """
-    positions = iter(saved.positions)
-    for leaf in _leaves(row):
-        if isinstance(leaf, AttentionState):
-            leaf.position.fill_(next(positions, 0))
+    attentions = [leaf for leaf in _leaves(row) if isinstance(leaf, AttentionState)]
+    if not len(attentions) == len(saved.positions) == len(saved.since):
+        raise ValueError(
+            f"what was saved is of another model: it has {len(saved.positions)} attentions, "
+            f"must be {len(attentions)}"
+        )
+    for attention, position in zip(attentions, saved.positions, strict=True):
+        attention.position.fill_(position)
     expected = [tensor.numel() * tensor.element_size() for tensor in _saved(row, saved.since)]
     found = [len(part) for part in saved.parts]
     if found != expected:

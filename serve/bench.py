@@ -55,7 +55,7 @@ class Callers:
     """Some callers of an engine, over one socket."""
 
     def __init__(self, address: str, sound: np.ndarray, count: int) -> None:
-        self.sound, self.names = sound, [f"caller {number}" for number in range(count)]
+        self.sound, self.names = sound, [f"{number} of {count}" for number in range(count)]
         self.socket = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.connect(address)
 
@@ -179,7 +179,7 @@ def main(cfg: DictConfig) -> None:
         if not cfg.out:
             raise ValueError("out is missing: give out=a .json file")
         report.check_out(Path(cfg.out))
-        config = instantiate(cfg.bench, _convert_="all")
+        config = instantiate(cfg.bench, _convert_="object")
         load, start = os.getloadavg(), time.monotonic()
         with _engine(cfg.checkpoint, cfg.threads, max(config.callers)) as address:
             outcome = measure(address, config)

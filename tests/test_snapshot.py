@@ -85,7 +85,7 @@ def test_what_came_since_is_less_than_all() -> None:
 
 def test_others_are_left_alone() -> None:
     agent = Agent(tiny_duplex(), DRAWN)
-    state, expected = begun(agent), begun(agent)
+    expected = begun(agent)
     expected_frames = [hear(agent, expected, 0, number) for number in range(6)]
     state = begun(agent)
     frames = [hear(agent, state, 0, number) for number in range(3)]
@@ -102,8 +102,10 @@ def test_the_state_of_another_model_is_refused(cut: int) -> None:
     saved = agent.save(begun(agent), 0)
     parts = saved.row.parts[cut:] if cut else [b"1234", *saved.row.parts[1:]]
     wrong = saved._replace(row=saved.row._replace(parts=parts))
-    with pytest.raises(ValueError, match="of another model: it has"):
-        agent.load(begun(agent), 0, TOOLS, [wrong])
+    short = saved._replace(row=saved.row._replace(positions=saved.row.positions[1:]))
+    for other in (wrong, short):
+        with pytest.raises(ValueError, match="of another model: it has"):
+            agent.load(begun(agent), 0, TOOLS, [other])
 
 
 def test_random_rows() -> None:
