@@ -19,7 +19,6 @@ from model.agent_state import AgentState
 from model.checkpoint import Duplex
 from model.duplex import ACTION, FRAME, Inputs, Outputs
 from model.grammar import ActionGrammar
-from model.pace import pace_of
 from model.sampling import SamplingConfig, sample, uniforms
 from model.snapshot import Saved, load, save
 from model.streaming import keep
@@ -71,7 +70,6 @@ class Agent:
         self._unspeakable = torch.zeros(duplex.model.config.vocabulary, dtype=torch.bool)
         self._unspeakable[[self.tokenizer.id_of(token) for token in never]] = True
         self._unspeakable[len(self.tokenizer) :] = True
-        self._pace = pace_of(self.tokenizer, duplex.model.config.vocabulary)
 
     def init_state(self, batch: int) -> AgentState:
         """For `batch` callers, each of whom is to be begun."""
@@ -181,7 +179,6 @@ class Agent:
         heard = self.codec.encode(pcm, state.codec, some)
         outputs = self._frame(state, heard.latent, some)
         text = self._draw_text(state, outputs)
-        unsaid_frames = (state.unsaid_frames - 1).clamp(min=0) + self._pace.least_frames[text]
         user_text = self.model.log_probabilities(outputs, "user_text")[:, 0]
         user_text = user_text.masked_fill(self._unspeakable, -torch.inf).argmax(dim=-1)
         floor = self.model.floor(outputs.hidden)[:, 0].argmax(dim=-1)
@@ -190,7 +187,6 @@ class Agent:
         codes = self.speech.step(text, state.speech, self._code_sampler(state), some)
         said = self.codec.decode(codes, state.codec, some)
         keep(state.agent_text, text, active)
-        keep(state.unsaid_frames, unsaid_frames, active)
         keep(state.user_text, user_text, active)
         keep(state.floor, floor, active)
         return AgentFrame(said, text, user_text, floor, events)
@@ -260,15 +256,11 @@ class Agent:
 
     def _draw_text(self, state: AgentState, outputs: Outputs) -> Tensor:
         """Nothing, where that is likelier than all words together: a turn may begin with many, and
-        `<pad>` beats each of them long after it was time to speak. A turn that begins late makes up
-        for it in its first words, so none comes before those before it can have been said."""
+        `<pad>` beats each of them long after it was time to speak."""
         logits = self.model.log_probabilities(outputs, "agent_text")[:, 0]
         logits = logits.masked_fill(self._unspeakable, -torch.inf)
-        shares = logits.softmax(dim=-1)
-        too_early = self._pace.begins_word & (state.unsaid_frames >= 2)[:, None]  # [B, V]
-        too_early[:, self._pad] = True
-        is_nothing = shares.masked_fill(too_early, 0).sum(dim=-1) <= 0.5
-        logits = logits.masked_fill(too_early, -torch.inf)
+        is_nothing = logits.softmax(dim=-1)[:, self._pad] >= 0.5
+        logits[:, self._pad] = -torch.inf
         uniform = uniforms(state.seed, state.positions, _AGENT_TEXT)
         word = sample(logits, self.config.agent_text, uniform)
         return torch.where(is_nothing, self._pad, word)

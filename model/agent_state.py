@@ -17,9 +17,8 @@ class AgentState(State):
 
     `agent_text`, `user_text` and `floor` are the last frame's, `floor_frames` for how many it has
     been that, `holder` is who surely had it last; `action` and `is_new` (bool) as in `Inputs`.
-    `unsaid_frames` (float32) are those that the text up to now still takes to be said. `positions`
-    counts what has gone in, `slot` is the row's number where all rows are. A row is to be begun
-    before its first step.
+    `positions` counts what has gone in, `slot` is the row's number where all rows are. A row is to
+    be begun before its first step.
     """
 
     codec: State
@@ -32,7 +31,6 @@ class AgentState(State):
     holder: Tensor
     action: Tensor
     is_new: Tensor
-    unsaid_frames: Tensor
     positions: Tensor
     seed: Tensor
     slot: Tensor
@@ -48,6 +46,5 @@ class AgentState(State):
             speech,
             **{name: zero.clone() for name in (*names, "positions", "seed")},
             is_new=zero.bool(),
-            unsaid_frames=zero.float(),
             slot=torch.arange(len(zero)),
         )

@@ -19,6 +19,7 @@ import numpy as np
 
 from data.dialogue import AGENT, USER, Action, Dialogue
 from data.perform import perform
+from data.scripts import spoken
 from data.scripts.compose import compose, draw_scenes
 from data.scripts.domain import Domain, load_domain
 from data.scripts.script import Said, Script
@@ -34,6 +35,8 @@ _VALUES = 2000  # of a slot that may have any, in one process
 _NEW_WORDS = 0.2  # share of words that are no token: two of them joined
 _MORE_WORDS = 0.3  # chance of one more word in a value, where there may be several
 _DIGITS = (3, 8)
+_FEW_DIGITS = 3  # kinds of them in every second number: each follows several others
+_WAYS = (1, 2, 1)  # of saying them: pairs, of which two digits are one word, are the harder to copy
 _WORD = re.compile("[a-z]{3,}")
 _SHORT_WORDS = 4  # in what is always heard right, as a yes or a no is
 
@@ -169,7 +172,11 @@ class _AnyDigits(Slot):
     """Digits, as many as it happens."""
 
     def draw(self, rng: random.Random) -> str:
-        return "".join(rng.choice("0123456789") for _ in range(rng.randint(*_DIGITS)))
+        kinds = rng.sample("0123456789", rng.choice((_FEW_DIGITS, 10)))
+        return "".join(rng.choice(kinds) for _ in range(rng.randint(*_DIGITS)))
+
+    def say(self, value: str, rng: random.Random) -> str:
+        return spoken.digits(value, rng, _WAYS)
 
 
 def _anything(domain: Domain, words: Sequence[str]) -> Domain:

@@ -180,16 +180,15 @@ def of_split(found: Phrasings, split: Split) -> list[Phrasing]:
 
 @functools.cache
 def load_domain(name: str) -> Domain:
-    """Reads `data/domains/NAME.yaml`, and `added/NAME.yaml` where there is one; raises ValueError
-    naming what is wrong in them."""
+    """Reads `data/domains/NAME.yaml`, and the files of the folder `added/NAME` where there is one;
+    raises ValueError naming what is wrong in them."""
     known = sorted(path.stem for path in _FOLDER.glob("*.yaml"))
     if name not in known:
         raise ValueError(f"domain {name!r}: must be one of {known}")
     read = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())
     if missing := {*_KEYS} - {*read}:
         raise ValueError(f"data/domains/{name}.yaml lacks {sorted(missing)}")
-    more = _FOLDER / "added" / f"{name}.yaml"
-    added = yaml.safe_load(more.read_text()) if more.exists() else {}
+    added = _added(_FOLDER / "added" / name)
     read["talk"] = yaml.safe_load(_TALK.read_text()) | read["talk"]
     said = {
         kind: with_added(_by_key(read[kind]), added.get(kind, {}))
@@ -212,6 +211,16 @@ def load_domain(name: str) -> Domain:
         voiced=read.get("voiced", {}),
         unsaid=frozenset(read.get("unsaid", ())),
     )
+
+
+def _added(folder: Path) -> dict[str, dict[str, list[str]]]:
+    """Kind -> tool or occasion -> templates, of all files of a folder."""
+    added: dict[str, dict[str, list[str]]] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        for kind, found in yaml.safe_load(path.read_text()).items():
+            for key, templates in found.items():
+                added.setdefault(kind, {}).setdefault(key, []).extend(templates)
+    return added
 
 
 def with_added(

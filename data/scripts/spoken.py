@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -20,13 +21,13 @@ def number(value: int) -> str:
     return " ".join([_TENS[value // 10 - 2], *([_ONES[value % 10]] if value % 10 else [])])
 
 
-def digits(value: str, rng: random.Random) -> str:
-    """A string of digits singly or in pairs, some repeated ones as "double", zeros also as "oh",
-    maybe in two groups (a comma between them)."""
+def digits(value: str, rng: random.Random, ways: Sequence[float] = (3, 1, 1)) -> str:
+    """A string of digits singly, in pairs, or some repeated ones as "double" (`ways` are these
+    three's weights), zeros also as "oh", maybe in two groups (a comma between them)."""
     if not value.isdecimal():
         raise ValueError(f"digits {value!r}: must be digits only")
     zero = rng.choice(("zero", "oh"))
-    way = rng.choices(("singly", "pairs", "repeats"), (3, 1, 1))[0]
+    way = rng.choices(("singly", "pairs", "repeats"), ways)[0]
     if way == "pairs":
         groups = _pairs(value, zero)
     elif way == "repeats":
