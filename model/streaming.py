@@ -40,8 +40,8 @@ class State:
         return self._mapped(lambda value: value.row(index), lambda value: value[index : index + 1])
 
     def gather(self, rows: Tensor) -> Self:
-        """The rows int64 [n], each once, as a state to be run and then scattered back: copies, but
-        of what is large, which is shared."""
+        """The rows int64 [n] as a state to be run and then scattered back: copies, but of what is
+        large, which is shared. A row that is there more than once must stay inactive."""
         return self._mapped(lambda value: value.gather(rows), lambda value: value[rows])
 
     def scatter(self, rows: Tensor, part: Self) -> None:

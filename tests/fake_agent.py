@@ -95,14 +95,14 @@ class FakeAgent:
         del self.sessions[row].waiting[:most]
 
     def hear(self, state: FakeState, pcm: Tensor, active: Tensor) -> AgentFrame:
-        slots = state.slot.tolist()
+        slots = state.slot[active].tolist()
         self.batches.append(("hear", slots))
         assert not any(
             self.sessions[slot].waiting for slot in slots if not self.sessions[slot].is_open
         )
-        state.heard += 1
+        state.heard += active
         events = []
-        for slot, heard in zip(slots, state.heard.tolist(), strict=True):
+        for slot, heard in zip(slots, state.heard[active].tolist(), strict=True):
             session = self.sessions[slot]
             if heard % self.call_each == 0 and not session.is_open:
                 session.is_open, session.left = True, self.burst
@@ -111,9 +111,10 @@ class FakeAgent:
         return AgentFrame(pcm / 2, text, text, torch.zeros_like(text), events)
 
     def act(self, state: FakeState, active: Tensor) -> list[ActionEvent]:
-        self.batches.append(("act", state.slot.tolist()))
+        slots = state.slot[active].tolist()
+        self.batches.append(("act", slots))
         events = []
-        for slot in state.slot.tolist():
+        for slot in slots:
             session = self.sessions[slot]
             session.left -= 1
             if not session.left:

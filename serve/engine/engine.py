@@ -50,7 +50,11 @@ class EngineConfig:
     `patience_s` is gone. Nobody more comes in where a round would take more than `most_share` of a
     frame (serve/engine/admission.py). After a frame come at most `actions_per_frame` positions of
     its actions before the next one; `prefill_tokens` are taken in at a time. A caller is saved
-    every `save_frames`; the last `prefixes` (role and tools) are kept as they were taken in."""
+    every `save_frames`; the last `prefixes` (role and tools) are kept as they were taken in.
+
+    A round runs as many rows as it has callers, or the fewest of `buckets` that hold them: with one
+    bucket, a caller hears the same bit by bit whoever else is there. Rounding of sums may else tell
+    a batch of two from one of three."""
 
     slots: int = 16
     queue_frames: int = 8
@@ -60,10 +64,20 @@ class EngineConfig:
     prefixes: int = 16
     patience_s: float = 20.0
     most_share: float = 0.7
+    buckets: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            assert value > 0, f"{name} {value} must be positive"
+            assert name == "buckets" or value > 0, f"{name} {value} must be positive"
+        rising = [*self.buckets] == sorted({*self.buckets}) and min(self.buckets, default=1) > 0
+        assert rising, f"buckets {self.buckets} must be positive and grow"
+        assert not self.buckets or self.buckets[-1] >= self.slots, (
+            f"buckets {self.buckets}: the last must hold all {self.slots} slots"
+        )
+
+    def rows(self, callers: int) -> int:
+        """Of a round for so many."""
+        return next((bucket for bucket in self.buckets if bucket >= callers), callers)
 
 
 Kind = Literal["hear", "act", "prefill"]
@@ -87,7 +101,7 @@ class Engine:
     ) -> None:
         self.agent, self.config, self._clock = agent, config, clock
         self.admission, self.metrics = Admission(config.most_share), Metrics(config.slots)
-        self.state: State = agent.init_state(config.slots)
+        self.state: State = agent.init_state(config.slots + 1)  # the last fills up batches
         self.prefixes = Prefixes(config.prefixes)
         self.sessions: dict[str, EngineSession] = {}
         self._free = list(range(config.slots))[::-1]
@@ -142,9 +156,11 @@ class Engine:
     def _run(self, batch: Batch) -> list[Reply]:
         if batch.kind == "prefill":
             return self._prefill(batch.sessions[0])
-        rows = torch.tensor([session.slot for session in batch.sessions])
+        slots = [session.slot for session in batch.sessions]
+        empty = [self.config.slots] * (self.config.rows(len(slots)) - len(slots))
+        rows = torch.tensor(slots + empty)
         part = self.state.gather(rows)
-        active = torch.ones(len(rows), dtype=torch.bool)
+        active = rows < self.config.slots
         replies = (self._hear if batch.kind == "hear" else self._act)(batch.sessions, part, active)
         self.state.scatter(rows, part)
         if batch.kind == "hear":
@@ -186,7 +202,8 @@ class Engine:
 
     def _hear(self, sessions: list[EngineSession], part: State, active: Tensor) -> list[Reply]:
         frames = [session.frames.popleft() for session in sessions]
-        pcm = torch.from_numpy(np.stack([frame.pcm for frame in frames]))
+        pcm = torch.zeros(len(active), FRAME_SIZE)
+        pcm[: len(frames)] = torch.from_numpy(np.stack([frame.pcm for frame in frames]))
         begun_s = self._clock()
         heard = self.agent.hear(part, pcm, active)
         now_s = self._clock()
@@ -194,7 +211,11 @@ class Engine:
         streams = torch.stack([heard.agent_text, heard.user_text, heard.floor], dim=1).tolist()
         replies: list[Reply] = []
         for session, frame, samples, (agent_text, user_text, floor) in zip(
-            sessions, frames, sound, streams, strict=True
+            sessions,
+            frames,
+            sound,
+            streams,
+            strict=False,  # rows without a caller come last
         ):
             session.heard = frame
             texts = (self._texts[agent_text], self._texts[user_text])
