@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 import torch
 from fake_agent import FakeAgent
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 from tiny_duplex import TOOLS, tiny_duplex
 
 from model.action_session import SavedActions
@@ -32,6 +36,7 @@ from serve.engine.messages import (
 )
 from serve.engine.prefixes import Prefixes
 from serve.engine.remembered import Remembered
+from serve.engine.traces import Traces
 
 SAVED = SavedCaller(SavedRow([], [], []), SavedActions(0, {}, [], []))
 CONFIG = EngineConfig(slots=3, queue_frames=2, actions_per_frame=4, prefill_tokens=32)
@@ -217,6 +222,34 @@ def test_a_thousand_callers_leave_no_slot_taken() -> None:
     assert not engine.sessions
     assert not agent.sessions
     opened(engine, "a", "b", "c")
+
+
+def test_calls_are_traced_until_their_results() -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    engine = Engine(FakeAgent(call_each=1, burst=1), CONFIG, Clock(), Traces(provider))
+    opened(engine, "a", "b")
+    for number in range(3):
+        engine.take(frame("a", number))
+        run(engine)
+    engine.take(Result("a", 1, {"status": "shipped"}))
+    engine.take(Result("a", 2, {"error": "timeout"}))
+    engine.take(Close("a"))
+    first, second, third, session = exporter.get_finished_spans()
+    assert [span.name for span in (first, second, third, session)] == [*["call"] * 3, "session"]
+    assert session.context is not None
+    for number, span in enumerate((first, second, third), 1):
+        assert span.attributes is not None
+        assert span.parent is not None
+        assert span.parent.span_id == session.context.span_id
+        assert (span.attributes["duologue.call"], span.attributes["duologue.tool"]) == (number, "t")
+    ends = [[event.name for event in span.events] for span in (first, second, third)]
+    assert ends == [["made", "result"], ["made", "result"], ["made", "left"]]
+    assert (second.status.status_code, second.status.description) == (StatusCode.ERROR, "timeout")
+    assert session.attributes == {
+        "duologue.session": "a", "duologue.slot": 0, "duologue.resumed": False,
+        "duologue.closed": "closed", "duologue.frames": 3,
+    }  # fmt: skip
 
 
 def test_messages_survive_the_wire() -> None:

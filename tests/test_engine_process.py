@@ -1,26 +1,30 @@
 """The engine's process: `python -m serve.engine`, with a tiny model of random weights."""
 
 import contextlib
+import gzip
 import json
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_agent import FakeAgent
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from test_engine_endpoint import Gateway, frame
 from tiny_duplex import TOOLS, tiny_duplex
 
 from model.agent import Agent
 from model.checkpoint import load_duplex, save_duplex
 from serve.engine.engine import Engine, EngineConfig
-from serve.engine.messages import VERSION, Acted, Frame, Heard, Hello, Open, Opened, Resume
+from serve.engine.messages import VERSION, Acted, Closed, Frame, Heard, Hello, Open, Opened, Resume
 from serve.engine.metrics import Metrics
 from serve.engine.remembered import Remembered
 from serve.engine.warm_up import warm_up
@@ -131,6 +135,42 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
     places = np.array([[*panel["gridPos"].values()] for panel in panels])
     assert len(np.unique(places[:, 2:], axis=0)) == len(panels)
+
+
+def test_a_collector_is_told_of_sessions(checkpoint: Path, tmp_path: Path) -> None:
+    told: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            packed = self.rfile.read(int(self.headers["Content-Length"]))
+            is_packed = self.headers["Content-Encoding"] == "gzip"
+            told.append(gzip.decompress(packed) if is_packed else packed)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=collector.serve_forever, daemon=True).start()
+    address = f"ipc://{tmp_path}/engine"
+    traces = f"traces=http://127.0.0.1:{collector.server_port}/v1/traces"
+    given = (f"checkpoint={checkpoint}", f"address={address}", "engine.slots=1", traces)
+    with engine_process(*given, "engine.most_share=1000") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        gateway = Gateway(address)
+        parent = f"00-{7:032x}-{5:016x}-01"
+        gateway.send(Open("a", "Hello.", [], 3, parent))
+        assert gateway.receive() == Opened("a")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert gateway.receive() == Closed("a", "engine_ends")
+        gateway.close()
+    collector.shutdown()
+    (resource,) = ExportTraceServiceRequest.FromString(told[0]).resource_spans
+    assert resource.resource.attributes[0].value.string_value == "duologue-engine"
+    (span,) = resource.scope_spans[0].spans
+    assert (span.name, span.trace_id[-1], span.parent_span_id[-1]) == ("session", 7, 5)
 
 
 NAMES = ("a", "b", "c")

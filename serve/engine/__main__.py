@@ -1,6 +1,7 @@
 """`python -m serve.engine checkpoint=NAME address=ADDRESS`: an engine in a process of its own.
 
-It talks to gateways at `address`, and to Prometheus at http://127.0.0.1:`metrics_port`/metrics.
+It talks to gateways at `address` and to Prometheus at http://127.0.0.1:`metrics_port`/metrics, and
+tells an OpenTelemetry collector at `traces` of sessions and calls.
 """
 
 import signal
@@ -16,6 +17,7 @@ from prometheus_client import start_http_server
 from model.load_agent import load_agent
 from serve.engine.endpoint import Endpoint
 from serve.engine.engine import Engine
+from serve.engine.traces import Traces, provider_to
 from serve.engine.warm_up import warm_up
 
 
@@ -29,6 +31,8 @@ def main(cfg: DictConfig) -> None:
     try:
         engine = Engine(load_agent(cfg.checkpoint), instantiate(cfg.engine, _convert_="object"))
         callers = warm_up(engine)
+        provider = provider_to(cfg.traces) if cfg.traces else None
+        engine.traces = Traces(provider)
         endpoint = Endpoint(engine, cfg.address)
         if cfg.metrics_port is not None:
             start_http_server(cfg.metrics_port, "127.0.0.1", engine.metrics.registry)
@@ -38,6 +42,8 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(f"error: address is {cfg.address!r}: {error}") from error
     print(f"{cfg.address}: there is room for {callers} callers at once", flush=True)
     endpoint.run(over.is_set)
+    if provider:
+        provider.shutdown()
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Endpoint:
         self._socket.bind(address)
 
     def run(self, is_over: Callable[[], bool]) -> None:
-        """Serves until it is over."""
+        """Serves until it is over; whoever is still in is told."""
         is_idle = True
         while not is_over():
             self._receive(_IDLE_MS if is_idle else 0)
@@ -56,6 +56,8 @@ class Endpoint:
             for reply in replies:
                 self._tell(reply)
             is_idle = self.engine.is_idle
+        for closed in self.engine.end():
+            self._tell(closed)
         self._socket.close(_LINGER_MS)
 
     def _receive(self, wait_ms: int) -> None:

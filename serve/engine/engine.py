@@ -5,12 +5,10 @@ action, or a part of what is to be taken in (role, tools, results). The kind who
 due first is run, with all others of its kind. No asyncio, no sockets.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,7 +36,9 @@ from serve.engine.messages import (
 from serve.engine.metrics import Metrics
 from serve.engine.prefixes import Prefixes
 from serve.engine.saving import resumed, saved
+from serve.engine.schedule import Batch, is_waiting, next_batch
 from serve.engine.session import EngineSession, Waiting
+from serve.engine.traces import Traces
 
 _INT16 = 2**15
 _RETRY_AFTER_S = 5.0
@@ -80,16 +80,6 @@ class EngineConfig:
         return next((bucket for bucket in self.buckets if bucket >= callers), callers)
 
 
-Kind = Literal["hear", "act", "prefill"]
-
-
-class Batch(NamedTuple):
-    """What a round runs, and for whom."""
-
-    kind: Kind
-    sessions: list[EngineSession]
-
-
 class Engine:
     """An agent, its state, and who is in it."""
 
@@ -98,8 +88,10 @@ class Engine:
         agent: Agent,
         config: EngineConfig,
         clock: Callable[[], float] = time.perf_counter,
+        traces: Traces | None = None,
     ) -> None:
         self.agent, self.config, self._clock = agent, config, clock
+        self.traces = traces or Traces()
         self.admission, self.metrics = Admission(config.most_share), Metrics(config.slots)
         self.state: State = agent.init_state(config.slots + 1)  # the last fills up batches
         self.prefixes = Prefixes(config.prefixes)
@@ -136,12 +128,12 @@ class Engine:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do until a message comes."""
-        return self._schedule() is None
+        return self._next_batch() is None
 
     def step(self) -> list[Reply]:
         """One round; empty where there was nothing to do."""
         closed = self._close_silent()
-        batch = self._schedule()
+        batch = self._next_batch()
         if batch is None:
             return closed
         begun_s = self._clock()
@@ -173,32 +165,9 @@ class Engine:
         due = (one for one in sessions if (one.number + one.slot) % each == 0)
         return [saved(self.agent, self.state, session) for session in due]
 
-    def _schedule(self) -> Batch | None:
-        """The item that is due first, with all others of its kind; of what is to be taken in, one
-        caller's."""
-        items = [
-            (*item, session) for session in self.sessions.values() if (item := self._next(session))
-        ]
-        if not items:
-            return None
-        _, kind, first = min(items, key=itemgetter(0))
-        if kind == "prefill":
-            return Batch(kind, [first])
-        return Batch(kind, [session for _, other, session in items if other == kind])
-
-    def _next(self, session: EngineSession) -> tuple[float, Kind] | None:
-        """What a session needs next, and when that is late. A new caller has time."""
-        frame_due_s = session.frames[0].due_s if session.frames else math.inf
-        if session.actions_left:
-            return session.action_due_s(self.config.actions_per_frame), "act"
-        if self._is_waiting(session):
-            return frame_due_s, "prefill"
-        return (frame_due_s, "hear") if session.frames else None
-
-    def _is_waiting(self, session: EngineSession) -> bool:
-        """Whether there is something to be taken in, and nothing against it."""
-        acting = self.agent.sessions[session.slot]
-        return bool(acting.waiting) and not acting.is_open
+    def _next_batch(self) -> Batch | None:
+        each = self.config.actions_per_frame
+        return next_batch(self.sessions.values(), self.agent.sessions, each)
 
     def _hear(self, sessions: list[EngineSession], part: State, active: Tensor) -> list[Reply]:
         frames = [session.frames.popleft() for session in sessions]
@@ -245,7 +214,7 @@ class Engine:
 
     def _prefill(self, session: EngineSession) -> list[Reply]:
         self.agent.prefill(self.state, session.slot, self.config.prefill_tokens)
-        if session.opening is None or self._is_waiting(session):
+        if session.opening is None or is_waiting(self.agent.sessions[session.slot]):
             return []
         saved = self.agent.save(self.state, session.slot, ())
         self.prefixes.keep(session.opening, saved)
@@ -255,7 +224,10 @@ class Engine:
     def _told(self, sessions: list[EngineSession], events: list[ActionEvent]) -> list[Reply]:
         by_slot = {session.slot: session for session in sessions}
         told = ((by_slot[event.row], event) for event in events)
-        return [Acted(session.name, session.number, *event[1:]) for session, event in told]
+        acted = [Acted(session.name, session.number, *event[1:]) for session, event in told]
+        for one in acted:
+            self.traces.acted(one)
+        return [*acted]
 
     def _open(self, command: Open) -> Reply | None:
         name = command.session
@@ -272,7 +244,7 @@ class Engine:
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
         opening = None if prefix else command
-        self._let_in(EngineSession(name, slot, self._clock(), opening=opening))
+        self._let_in(EngineSession(name, slot, self._clock(), opening=opening), command)
         return Opened(name) if prefix else None
 
     def _resume(self, command: Resume) -> Reply:
@@ -287,11 +259,13 @@ class Engine:
             session = resumed(self.agent, self.state, self._free[-1], command, self._clock())
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
-        self._let_in(session)
+        self._let_in(session, command)
         self.metrics.resumed.inc()
         return Opened(name, session.number)
 
-    def _let_in(self, session: EngineSession) -> None:
+    def _let_in(self, session: EngineSession, command: Open | Resume) -> None:
+        is_resumed = isinstance(command, Resume)
+        self.traces.opened(session.name, session.slot, command.traceparent, is_resumed)
         self._free.remove(session.slot)
         self.sessions[session.name] = session
         self.metrics.opened.inc()
@@ -331,20 +305,30 @@ class Engine:
             session.taken += 1
             try:
                 self.agent.give(self.state, session.slot, command.call, command.result)
+                self.traces.answered(session.name, command.call, command.result)
             except ValueError as error:
                 refused.append(Refused(session.name, "bad_message", str(error)))
         return refused
+
+    def end(self) -> list[Closed]:
+        """Closes all sessions."""
+        return [self._closed(session, "engine_ends") for session in [*self.sessions.values()]]
 
     def _close_silent(self) -> list[Reply]:
         """Ends the sessions of which nothing has come for long."""
         since_s = self._clock() - self.config.patience_s
         silent = [session for session in self.sessions.values() if session.seen_s < since_s]
-        for session in silent:
-            self._close(session, "no_frames")
-        return [Closed(session.name, "no_frames") for session in silent]
+        return [self._closed(session, "no_frames") for session in silent]
+
+    def _closed(
+        self, session: EngineSession, reason: Literal["no_frames", "engine_ends"]
+    ) -> Closed:
+        self._close(session, reason)
+        return Closed(session.name, reason)
 
     def _close(self, session: EngineSession, reason: str) -> None:
         del self.sessions[session.name]
+        self.traces.closed(session.name, reason, session.number + 1)
         self.metrics.closed.labels(reason).inc()
         self.metrics.sessions.set(len(self.sessions))
         self.agent.sessions.pop(session.slot)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-VERSION = 2  # of the messages; both sides must have the same
+VERSION = 3  # of the messages; both sides must have the same
 
 
 class Hello(msgspec.Struct, tag=True, frozen=True):
@@ -19,12 +19,14 @@ class Hello(msgspec.Struct, tag=True, frozen=True):
 
 class Open(msgspec.Struct, tag=True, frozen=True):
     """A new caller: his agent's role, its tools (`name`, `description`, `parameters`), and the
-    seed of all that is drawn for him."""
+    seed of all that is drawn for him. `traceparent` (W3C Trace Context) is the span that his is
+    below."""
 
     session: str
     system: str
     tools: list[dict[str, Any]]
     seed: int = 0
+    traceparent: str = ""
 
 
 class Frame(msgspec.Struct, tag=True, frozen=True):
@@ -53,6 +55,7 @@ class Resume(msgspec.Struct, tag=True, frozen=True):
     session: str
     tools: list[dict[str, Any]]
     states: list[bytes]
+    traceparent: str = ""
 
 
 class Close(msgspec.Struct, tag=True, frozen=True):
@@ -119,10 +122,10 @@ class Acted(msgspec.Struct, tag=True, frozen=True):
 
 
 class Closed(msgspec.Struct, tag=True, frozen=True):
-    """A session that the engine has ended by itself."""
+    """A session that the engine has ended by itself: nothing came, or its process ends."""
 
     session: str
-    reason: Literal["no_frames"]
+    reason: Literal["no_frames", "engine_ends"]
 
 
 Command = Hello | Open | Resume | Frame | Result | Close

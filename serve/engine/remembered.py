@@ -36,5 +36,6 @@ class Remembered:
         """What another engine is to be told, a few frames at a time: it has the same to say."""
         opening = self._open
         if self._states:
-            opening = Resume(opening.session, opening.tools, [*self._states])
+            states = [*self._states]
+            opening = Resume(opening.session, opening.tools, states, opening.traceparent)
         return [opening, *self._results, *self._frames]
