@@ -33,9 +33,10 @@ format: setup ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## score the codec, time nano's training: make bench OUT=report.json
+bench: setup ## score the codec, time nano's training and the engine: make bench OUT=report.json
 	$(BIN)/python -m train.evaluate suite=codec checkpoint=$(CHECKPOINT) out=$(OUT)
 	$(BIN)/python -m train.throughput out=$(OUT:.json=-throughput.json)
+	$(BIN)/python -m serve.bench out=$(OUT:.json=-engine.json)
 
 voices: setup ## fetch Kokoro and Whisper into the cache (to make data; tests don't need it)
 	$(BIN)/python -m data.fetch_voices

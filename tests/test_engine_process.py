@@ -28,6 +28,7 @@ from serve.engine.messages import VERSION, Acted, Closed, Frame, Heard, Hello, O
 from serve.engine.metrics import Metrics
 from serve.engine.remembered import Remembered
 from serve.engine.warm_up import warm_up
+from train.bars import BARS
 
 DASHBOARD = Path(__file__).parents[1] / "serve" / "grafana.json"
 
@@ -248,17 +249,35 @@ def test_a_standby_goes_on_when_an_engine_is_killed(checkpoint: Path, tmp_path: 
                     assert np.abs(samples - np.frombuffer(other.pcm, "<i2")).max() <= 2
 
 
-def test_the_bench_counts_what_callers_get(checkpoint: Path, tmp_path: Path) -> None:
-    """Its figures are of this machine at this moment: that there are any is what is tested."""
+def test_the_bench_finds_what_happens_to_callers(checkpoint: Path, tmp_path: Path) -> None:
+    """Times are of this machine at this moment: that there are any is what is tested of them."""
     out = tmp_path / "report.json"
-    given = (f"out={out}", f"checkpoint={checkpoint}", "bench.callers=[2]", "bench.seconds=0.4")
+    parts = (
+        "ramp.callers=[2]", "ramp.seconds=0.4", "refusal.callers=1", "refusal.seconds=0.8",
+        "refusal.each_s=0.1", "takeover.callers=2", "takeover.seconds=4", "kills.cycles=6",
+        "kills.before_s=0.5",
+        "churn.callers=3", "churn.minutes=0.1", "churn.compared=3", "endless.minutes=0.4",
+    )  # fmt: skip
+    given = (f"out={out}", f"checkpoint={checkpoint}", *(f"parts.{part}" for part in parts))
     bench = [sys.executable, "-m", "serve.bench", *given]
-    ended = subprocess.run(bench, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(bench, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr
     metrics = json.loads(out.read_text())["metrics"]
     assert metrics["frame_latency_ms_p50_2"]["n"] == 2 * 5  # without the first twelve frames
     assert metrics["frame_latency_ms_p50_2"]["value"] > 0
     assert metrics["sessions_max"]["value"] in (0, 2)
-    wrong = subprocess.run([*bench, "out=report"], capture_output=True, text=True, timeout=100)
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
-    assert "must end in .json" in wrong.stderr
+    assert {bar.metric for bar in BARS["engine"]} - {*metrics} == {
+        "frame_latency_ms_p50_1", "frame_latency_ms_p99_1"
+    }  # fmt: skip
+    for name in ("churn_differ", "churn_slots_leaked", "kills_slots_leaked", "takeover_differ",
+                 "takeover_frames_lost_max"):  # fmt: skip
+        assert metrics[name]["value"] == 0, name
+    assert metrics["takeover_differ"]["n"] == 2 * 50
+    assert metrics["refused_ms_max"]["n"] > 2
+
+
+def test_the_bench_says_what_it_cannot_write() -> None:
+    bench = [sys.executable, "-m", "serve.bench", "out=report"]
+    ended = subprocess.run(bench, capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "must end in .json" in ended.stderr

@@ -1,0 +1,66 @@
+"""More and more callers, until frames are late."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from data.dialogue import FRAME_S
+from serve.bench.callers import Callers, read_speech
+from serve.bench.engine_process import EngineProcess
+from serve.engine.messages import Heard
+from train.intervals import Metric, exact
+from train.report import Outcome, Table
+
+COLD_FRAMES = 12  # of each number of callers, which do not count
+_MOST_LATE = 0.001  # share of frames
+_MOST_P99_S = 0.08
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """`callers` at a time, so many `seconds` each time."""
+
+    callers: tuple[int, ...]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not self.callers or min(self.callers) < 1 or self.seconds <= 0:
+            raise ValueError(f"callers {self.callers} and seconds {self.seconds}: must be above 0")
+
+    def measure(self, checkpoint: str, threads: int, speech: str) -> Outcome:
+        """`sessions_max` is the last number of which no more than one frame in a thousand is late
+        and one in a hundred takes 80 ms."""
+        sound, metrics, rows, sessions_max = read_speech(speech), {}, [], 0
+        with EngineProcess(checkpoint, threads, slots=max(self.callers)) as engine:
+            for count in tqdm(self.callers, unit="step", desc="ramp"):
+                names = [f"{number} of {count}" for number in range(count)]
+                callers = Callers(engine.address, sound, names)
+                callers.come()
+                heard = callers.talk(COLD_FRAMES + int(self.seconds / FRAME_S))
+                callers.go()
+                found = figures(heard, f"_{count}")
+                metrics |= found
+                rows.append((f"{count} callers", tuple(found)))
+                late = found[f"late_{count}"].value
+                p99_ms = found[f"frame_latency_ms_p99_{count}"].value
+                if late > _MOST_LATE or p99_ms >= 1000 * _MOST_P99_S:
+                    break
+                sessions_max = count
+            metrics["resident_mib"] = exact(engine.resident_mib(), 1, "MiB")
+        metrics["sessions_max"] = exact(sessions_max, 1, "sessions")
+        columns = ("p50", "p95", "p99", "longest", "late")
+        return Outcome(metrics, (Table("From a frame's arrival to its answer", columns, (*rows,)),))
+
+
+def figures(heard: list[Heard], suffix: str) -> dict[str, Metric]:
+    """Of all frames but the first ones, by names that end in `suffix`."""
+    counted = [one for one in heard if one.number >= COLD_FRAMES]
+    latency_ms = np.array([1000 * one.latency_s for one in counted])
+    quantiles = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+    found = {
+        f"frame_latency_ms_{name}{suffix}": exact(np.quantile(latency_ms, q), len(counted), "ms")
+        for name, q in quantiles.items()
+    }
+    late = float(np.mean([one.is_late for one in counted]))
+    return found | {f"late{suffix}": exact(late, len(counted), "share")}
