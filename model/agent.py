@@ -176,8 +176,7 @@ class Agent:
         for row in rows:
             self.prefill(state, row)
         some = active if len(rows) < len(active) else None  # of all, nothing need be kept
-        heard = self.codec.encode(pcm, state.codec, some)
-        outputs = self._frame(state, heard.latent, some)
+        outputs = self._frame(state, self.codec.hear(pcm, state.codec, some), some)
         text = self._draw_text(state, outputs)
         user_text = self.model.log_probabilities(outputs, "user_text")[:, 0]
         user_text = user_text.masked_fill(self._unspeakable, -torch.inf).argmax(dim=-1)
@@ -261,9 +260,16 @@ class Agent:
         logits = logits.masked_fill(self._unspeakable, -torch.inf)
         is_nothing = logits.softmax(dim=-1)[:, self._pad] >= 0.5
         logits[:, self._pad] = -torch.inf
-        uniform = uniforms(state.seed, state.positions, _AGENT_TEXT)
-        word = sample(logits, self.config.agent_text, uniform)
+        word = self._drawn(logits, self.config.agent_text, state, _AGENT_TEXT)
         return torch.where(is_nothing, self._pad, word)
+
+    def _drawn(
+        self, logits: Tensor, config: SamplingConfig, state: AgentState, stream: int
+    ) -> Tensor:
+        """float32 [B, V] -> int64 [B]; random numbers are made where any are needed."""
+        if config.temperature == 0:
+            return logits.argmax(dim=-1)
+        return sample(logits, config, uniforms(state.seed, state.positions, stream))
 
     def _code_sampler(self, state: AgentState) -> Callable[[Tensor, int], Tensor]:
         streams = torch.arange(self.speech.config.depth.steps) + _CODES
@@ -296,8 +302,8 @@ class Agent:
         mask[:, self._idle] = ~mask.any(dim=-1)
         for row in rows:
             mask[row, self._idle] |= not self._session(state, row).is_open
-        uniform = uniforms(state.seed, state.positions, _ACTION)
-        tokens = sample(logits.masked_fill(~mask, -torch.inf), self.config.action, uniform)
+        allowed = logits.masked_fill(~mask, -torch.inf)
+        tokens = self._drawn(allowed, self.config.action, state, _ACTION)
         return tokens, logits.exp().gather(1, tokens[:, None])[:, 0]
 
     def _yield(self, state: AgentState, floor: Tensor, active: Tensor) -> None:

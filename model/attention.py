@@ -260,8 +260,8 @@ class SlidingWindowAttention(nn.Module):
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
         self.config = config
-        self.splits = [config.heads, config.kv_heads, config.kv_heads]  # queries, keys, values
-        self.input = nn.Linear(config.dim, sum(self.splits) * config.head_dim, bias=False)
+        width = (config.heads + 2 * config.kv_heads) * config.head_dim  # queries, keys, values
+        self.input = nn.Linear(config.dim, width, bias=False)
         self.output = nn.Linear(config.dim, config.dim, bias=False)
 
     def init_state(self, batch: int) -> AttentionState:
@@ -308,11 +308,11 @@ class SlidingWindowAttention(nn.Module):
         config = self.config
         places = self.places(x, state, None) if places is None else places
         heads = self.input(x).unflatten(2, (-1, config.head_dim))  # [B, T, heads + 2 kv, head_dim]
-        query, key, value = heads.split(self.splits, dim=2)
-        key = rotate(key, places.turn)
+        query, value = heads[:, :, : config.heads], heads[:, :, -config.kv_heads :]
+        turned = rotate(heads[:, :, : -config.kv_heads], places.turn)  # queries and keys
+        near, key = turned.split([config.heads, config.kv_heads], dim=2)
         if state is not None:
             key, value = remember(key, value, places.position, config, state, active)
-        near = rotate(query, places.turn)
         rows = state.rows if state is not None and x.shape[1] == 1 else None
         mask = places.mask
         if places.far is not None:

@@ -53,9 +53,18 @@ class Codec(nn.Module, ABC, Generic[StateT]):
     def init_state(self, batch: int) -> StateT:
         """A fresh state of encoder and decoder for `batch` rows."""
 
-    @abstractmethod
     def encode(self, pcm: Tensor, state: StateT, active: Tensor | None = None) -> CodecFrame:
         """float32 [B, 1920] in -1..1 -> one `CodecFrame`. Raises ValueError as `check_pcm`."""
+        latent = self.hear(pcm, state, active)
+        return CodecFrame(self.quantize(latent), latent)
+
+    @abstractmethod
+    def hear(self, pcm: Tensor, state: StateT, active: Tensor | None = None) -> Tensor:
+        """The latent of `encode` alone, float32 [B, D]: all that is remembered happens here."""
+
+    @abstractmethod
+    def quantize(self, latent: Tensor) -> Tensor:
+        """float32 [B, D] -> codes int64 [B, K]."""
 
     @abstractmethod
     def decode(self, codes: Tensor, state: StateT, active: Tensor | None = None) -> Tensor:

@@ -135,8 +135,8 @@ class DepthTransformer(nn.Module):
         count = self.config.steps if steps is None else steps
         past: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.layers]
         codes: list[Tensor] = []
-        for step in range(count):
-            x = F.linear(context, self.input[step])  # [N, dim]
+        inputs = _each(context.expand(count, -1, -1), self.input[:count])  # [steps, N, dim]
+        for step, x in enumerate(inputs.unbind()):
             if step:
                 x = x + self.embeddings[step - 1](codes[-1])
             elif self.text_embedding is not None:

@@ -29,7 +29,6 @@ from model.codec import (
     FRAME_SIZE,
     SAMPLE_RATE_HZ,
     Codec,
-    CodecFrame,
     check_codes,
     check_pcm,
 )
@@ -102,14 +101,17 @@ class EncodecCodec(Codec[EncodecState]):
         return EncodecState(self.encoder.init_state(batch), self.decoder.init_state(batch))
 
     @torch.no_grad()
-    def encode(self, pcm: Tensor, state: EncodecState, active: Tensor | None = None) -> CodecFrame:
-        """float32 [B, 1920] -> codes [B, 6 * codebooks], latent [B, 6 * 128]."""
+    def hear(self, pcm: Tensor, state: EncodecState, active: Tensor | None = None) -> Tensor:
+        """float32 [B, 1920] -> latent [B, 6 * 128]."""
         check_pcm(pcm)
-        latent = self.encoder(pcm[:, :, None], state.encoder, active)  # [B, 6, 128]
-        codes = self.quantizer.encode(
-            latent.transpose(1, 2), self.step_rate_hz, self.bandwidth_kbps
-        )  # [codebooks, B, 6]
-        return CodecFrame(codes.permute(1, 2, 0).flatten(1), latent.flatten(1).float())
+        return self.encoder(pcm[:, :, None], state.encoder, active).flatten(1).float()
+
+    @torch.no_grad()
+    def quantize(self, latent: Tensor) -> Tensor:
+        """[B, 6 * 128] -> codes [B, 6 * codebooks]."""
+        by_step = latent.unflatten(1, (self.steps, -1)).transpose(1, 2)  # [B, 128, 6]
+        codes = self.quantizer.encode(by_step, self.step_rate_hz, self.bandwidth_kbps)
+        return codes.permute(1, 2, 0).flatten(1)  # of [codebooks, B, 6]
 
     @torch.no_grad()
     def decode(self, codes: Tensor, state: EncodecState, active: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model.attention import AttentionConfig, AttentionState, SlidingWindowAttention
-from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, CodecFrame, check_codes, check_pcm
+from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, check_codes, check_pcm
 from model.seanet_streaming import (
     Chain,
     ChainState,
@@ -80,12 +80,16 @@ class MimiCodec(Codec[MimiState]):
         return MimiState(self.encoder.init_state(batch), self.decoder.init_state(batch))
 
     @torch.no_grad()
-    def encode(self, pcm: Tensor, state: MimiState, active: Tensor | None = None) -> CodecFrame:
-        """float32 [B, 1920] -> codes [B, num_codebooks], latent [B, 512]."""
+    def hear(self, pcm: Tensor, state: MimiState, active: Tensor | None = None) -> Tensor:
+        """float32 [B, 1920] -> latent [B, 512]."""
         check_pcm(pcm)
-        latent = self.encoder(pcm[:, :, None], state.encoder, active)  # [B, 1, 512]
-        codes = self.quantizer.encode(latent.transpose(1, 2), self.num_codebooks)  # [K, B, 1]
-        return CodecFrame(codes[:, :, 0].T.contiguous(), latent[:, 0].float())
+        return self.encoder(pcm[:, :, None], state.encoder, active)[:, 0].float()
+
+    @torch.no_grad()
+    def quantize(self, latent: Tensor) -> Tensor:
+        """[B, 512] -> codes [B, num_codebooks]."""
+        codes = self.quantizer.encode(latent[:, :, None], self.num_codebooks)  # [K, B, 1]
+        return codes[:, :, 0].T.contiguous()
 
     @torch.no_grad()
     def decode(self, codes: Tensor, state: MimiState, active: Tensor | None = None) -> Tensor:

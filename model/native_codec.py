@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, CodecFrame, check_codes, check_pcm
+from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, check_codes, check_pcm
 from model.convnext import ConvNext, ConvNextState
 from model.quantizer import Quantized, SplitQuantizer
 from model.source import PITCH_BINS, PulseSource, SourceState, pitch_of_bins
@@ -215,13 +215,13 @@ class NativeCodec(Codec[NativeCodecState]):
     def init_state(self, batch: int) -> NativeCodecState:
         return NativeCodecState(self.encoder.init_state(batch), self.decoder.init_state(batch))
 
-    def encode(
-        self, pcm: Tensor, state: NativeCodecState, active: Tensor | None = None
-    ) -> CodecFrame:
+    def hear(self, pcm: Tensor, state: NativeCodecState, active: Tensor | None = None) -> Tensor:
         check_pcm(pcm)
-        latent = self.encoder(pcm, state.encoder, active)  # [B, 1, D]
+        return self.encoder(pcm, state.encoder, active)[:, 0]
+
+    def quantize(self, latent: Tensor) -> Tensor:
         quantized: Quantized = self.quantizer(latent)
-        return CodecFrame(quantized.codes[:, 0], latent[:, 0])
+        return quantized.codes
 
     def decode(
         self, codes: Tensor, state: NativeCodecState, active: Tensor | None = None

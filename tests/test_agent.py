@@ -244,28 +244,3 @@ def test_it_speaks_where_words_together_are_likelier_than_nothing(
     text = int(agent._draw_text(state, Outputs(torch.zeros(1, 1, 1), {})))
     assert (text in words) is speaks
     assert speaks or text == pad
-
-
-def test_no_word_begins_before_those_ahead_of_it_can_have_been_said(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A word is always likelier than nothing: it waits for the last one, its own parts do not; and
-    what waits leaves silence, though every scrap of a word is likelier than that."""
-    encode, pad = agent.tokenizer.encode, agent.tokenizer.id_of(PAD)
-    (word, *rest), stop = encode(" delivered"), encode(",")[0]
-    likeliest = iter([word, *rest, stop] + [word] * 40)
-    shares = torch.full((agent.model.config.vocabulary,), 1e-9)
-    shares[pad] = 1e-12
-
-    def log_probabilities(outputs: Outputs, stream: str) -> Tensor:
-        now = shares.clone()
-        now[next(likeliest) if stream == "agent_text" else agent.tokenizer.id_of(IDLE)] = 1.0
-        return now.log().expand(1, 1, -1)
-
-    monkeypatch.setattr(agent.model, "log_probabilities", log_probabilities)
-    state = agent.init_state(1)
-    agent.begin(state, 0, "Hello.", TOOLS, seed=1)
-    text = [int(frame.agent_text) for frame in talk(agent, state, pcm_of(1, 24))]
-    assert text[: len(rest) + 2] == [word, *rest, stop]
-    after = text[len(rest) + 2 :]
-    assert after[:3] == [pad, pad, word]

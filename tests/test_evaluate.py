@@ -15,7 +15,7 @@ from data.recordings import Recording
 from data.voices.engines import flite
 from data.voices.phones import ARPABET
 from data.voices.utterance import Phone
-from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, CodecFrame, check_codes, check_pcm
+from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, check_codes, check_pcm
 from model.streaming import State
 from train import intervals
 from train.evaluate import evaluate
@@ -218,10 +218,12 @@ class PeakCodec(Codec[NoState]):
     def init_state(self, batch: int) -> NoState:
         return NoState()
 
-    def encode(self, pcm: Tensor, state: NoState, active: Tensor | None = None) -> CodecFrame:
+    def hear(self, pcm: Tensor, state: NoState, active: Tensor | None = None) -> Tensor:
         check_pcm(pcm)
-        levels = pcm.view(len(pcm), 8, -1).abs().mean(2)  # [B, 8]
-        return CodecFrame((levels.clamp(0, 0.999) * 64).long(), levels)
+        return pcm.view(len(pcm), 8, -1).abs().mean(2)  # [B, 8]
+
+    def quantize(self, latent: Tensor) -> Tensor:
+        return (latent.clamp(0, 0.999) * 64).long()
 
     def decode(self, codes: Tensor, state: NoState, active: Tensor | None = None) -> Tensor:
         check_codes(codes, self)

@@ -26,7 +26,7 @@ from data.turn_taking import Stretch, gaps_s, left_s, speech_s, stretches, turns
 from data.voices import say
 from data.voices.utterance import SAMPLE_RATE_HZ, Word
 from data.voices.words import words_by_comparison
-from model.codec import FRAME_RATE_HZ, Codec, CodecFrame
+from model.codec import FRAME_RATE_HZ, Codec
 from model.streaming import State
 
 SECONDS = 12.0
@@ -79,8 +79,11 @@ class NoCodec(Codec[State]):
     def init_state(self, batch: int) -> State:
         return State()
 
-    def encode(self, pcm: Tensor, state: State, active: Tensor | None = None) -> CodecFrame:
-        return CodecFrame(pcm.new_zeros(len(pcm), 2, dtype=torch.int64), pcm.new_zeros(len(pcm), 1))
+    def hear(self, pcm: Tensor, state: State, active: Tensor | None = None) -> Tensor:
+        return pcm.new_zeros(len(pcm), 1)
+
+    def quantize(self, latent: Tensor) -> Tensor:
+        return latent.new_zeros(len(latent), 2, dtype=torch.int64)
 
     def decode(self, codes: Tensor, state: State, active: Tensor | None = None) -> Tensor:
         raise NotImplementedError

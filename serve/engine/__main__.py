@@ -4,6 +4,7 @@ It talks to gateways at `address` and to Prometheus at http://127.0.0.1:`metrics
 tells an OpenTelemetry collector at `traces` of sessions and calls.
 """
 
+import gc
 import signal
 import threading
 
@@ -31,6 +32,10 @@ def main(cfg: DictConfig) -> None:
     try:
         engine = Engine(load_agent(cfg.checkpoint), instantiate(cfg.engine, _convert_="object"))
         callers = warm_up(engine)
+        # What there is by now stays: looking through all of it for garbage would take longer than
+        # a frame.
+        gc.collect()
+        gc.freeze()
         provider = provider_to(cfg.traces) if cfg.traces else None
         engine.traces = Traces(provider)
         endpoint = Endpoint(engine, cfg.address)
