@@ -1,4 +1,4 @@
-"""Who may come in, as rounds of known length tell it."""
+"""Who may come in, as answers after known times tell it."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from serve.engine.engine import Engine, EngineConfig
 from serve.engine.messages import Frame, Open, Refused
 
 
-def test_the_line_is_found_and_the_slow_rounds_are_counted() -> None:
+def test_the_line_is_found_and_the_slow_answers_are_counted() -> None:
     rng = np.random.default_rng(0)
     admission = Admission()
     for _ in range(1000):
@@ -25,7 +25,7 @@ def test_the_line_is_found_and_the_slow_rounds_are_counted() -> None:
 def test_what_was_slow_long_ago_is_forgotten() -> None:
     admission = Admission()
     for seconds in (0.2, 0.01):
-        for callers in (1, 2) * 1000:
+        for callers in (1, 2) * 4000:
             admission.observe(callers, seconds * callers)
     assert admission.predicted_s(2) == pytest.approx(0.02)
 
@@ -41,7 +41,7 @@ def test_little_is_known_at_first_and_of_one_size() -> None:
 
 
 def test_who_is_one_too_many_is_told_so_before_he_is_let_in() -> None:
-    """Rounds take 20 ms for each caller: two fit into 56 ms, three do not."""
+    """Answers take 20 ms for each caller: two fit into 56 ms, three do not."""
     times = iter(np.arange(1e6) * 0.02)
     engine = Engine(FakeAgent(call_each=1000), EngineConfig(patience_s=1e9), lambda: next(times))
     for _ in range(30):
@@ -51,5 +51,5 @@ def test_who_is_one_too_many_is_told_so_before_he_is_let_in() -> None:
     refused = engine.take(Open("c", "Hello.", []))
     assert isinstance(refused, Refused)
     assert (refused.code, refused.retry_after_s > 0) == ("at_capacity", True)
-    assert "3 callers would take 60 ms" in refused.message
+    assert "3 callers would wait 60 ms" in refused.message
     assert engine.take(Frame("a", 0, bytes(3840))) is None

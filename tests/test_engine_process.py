@@ -106,8 +106,12 @@ def test_what_it_cannot_begin_with_is_named(checkpoint: Path, override: str, nam
 
 
 def test_warming_up_tells_how_many_there_is_room_for() -> None:
-    """A stand-in that takes 12 ms a caller, by a clock of its own: 56 of 80 ms hold four."""
+    """A stand-in that takes 12 ms a caller, by a clock of its own: seven would wait longer and
+    longer, and the line to what they wait for leaves room for four."""
     now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
 
     class Slow(FakeAgent):
         def hear(self, state, pcm, active):
@@ -115,7 +119,7 @@ def test_warming_up_tells_how_many_there_is_room_for() -> None:
             return super().hear(state, pcm, active)
 
     engine = Engine(Slow(call_each=1000), EngineConfig(slots=8), lambda: now[0])
-    assert warm_up(engine) == 4
+    assert warm_up(engine, sleep) == 4
     assert not engine.sessions
     assert engine.admission.may_come(4)
     assert not engine.admission.may_come(5)

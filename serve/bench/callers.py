@@ -80,7 +80,7 @@ class Callers(Line):
     def frame(self, caller: int, number: int) -> Frame:
         """What a caller says then."""
         pcm = self.sound[(number + _APART * caller) % len(self.sound)]
-        return Frame(self.names[caller], number, pcm.tobytes())
+        return Frame(self.names[caller], number, pcm.tobytes(), time.monotonic())
 
     def go(self) -> None:
         """They hang up."""

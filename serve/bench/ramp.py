@@ -50,7 +50,9 @@ class Ramp:
             metrics["resident_mib"] = exact(engine.resident_mib(), 1, "MiB")
         metrics["sessions_max"] = exact(sessions_max, 1, "sessions")
         columns = ("p50", "p95", "p99", "longest", "late")
-        return Outcome(metrics, (Table("From a frame's arrival to its answer", columns, (*rows,)),))
+        return Outcome(
+            metrics, (Table("From when a frame is sent until it is answered", columns, (*rows,)),)
+        )
 
 
 def figures(heard: list[Heard], suffix: str) -> dict[str, Metric]:

@@ -47,7 +47,7 @@ _RETRY_AFTER_S = 5.0
 @dataclass(frozen=True)
 class EngineConfig:
     """`slots` callers; `queue_frames` of each may wait, and one of whom nothing comes for
-    `patience_s` is gone. Nobody more comes in where a round would take more than `most_share` of a
+    `patience_s` is gone. Nobody more comes in where answers would take more than `most_share` of a
     frame (serve/engine/admission.py). After a frame come at most `actions_per_frame` positions of
     its actions before the next one; `prefill_tokens` are taken in at a time. A caller is saved
     every `save_frames`; the last `prefixes` (role and tools) are kept as they were taken in.
@@ -87,10 +87,10 @@ class Engine:
         self,
         agent: Agent,
         config: EngineConfig,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.monotonic,
         traces: Traces | None = None,
     ) -> None:
-        self.agent, self.config, self._clock = agent, config, clock
+        self.agent, self.config, self.clock = agent, config, clock
         self.traces = traces or Traces()
         self.admission, self.metrics = Admission(config.most_share), Metrics(config.slots)
         self.state: State = agent.init_state(config.slots + 1)  # the last fills up batches
@@ -115,7 +115,7 @@ class Engine:
         session = self.sessions.get(command.session)
         if session is None:
             return Refused(command.session, "no_session", "there is no such session here")
-        session.seen_s = self._clock()
+        session.seen_s = self.clock()
         if isinstance(command, Frame):
             return self._queue(session, command)
         if isinstance(command, Result):
@@ -136,12 +136,11 @@ class Engine:
         batch = self._next_batch()
         if batch is None:
             return closed
-        begun_s = self._clock()
+        begun_s = self.clock()
         replies = self._run(batch)
-        took_s = self._clock() - begun_s
+        took_s = self.clock() - begun_s
         self.metrics.round_s.labels(batch.kind).observe(took_s)
         if batch.kind == "hear":
-            self.admission.observe(len(batch.sessions), took_s)
             self.metrics.round_callers.observe(len(batch.sessions))
         return closed + replies
 
@@ -173,9 +172,9 @@ class Engine:
         frames = [session.frames.popleft() for session in sessions]
         pcm = torch.zeros(len(active), FRAME_SIZE)
         pcm[: len(frames)] = torch.from_numpy(np.stack([frame.pcm for frame in frames]))
-        begun_s = self._clock()
+        begun_s = self.clock()
         heard = self.agent.hear(part, pcm, active)
-        now_s = self._clock()
+        now_s = self.clock()
         sound = (heard.pcm.clamp(-1, 1) * (_INT16 - 1)).round().to(torch.int16).numpy()
         streams = torch.stack([heard.agent_text, heard.user_text, heard.floor], dim=1).tolist()
         replies: list[Reply] = []
@@ -191,6 +190,7 @@ class Engine:
             late = (now_s - frame.arrived_s, now_s > frame.due_s)
             self.metrics.waited_s.observe(begun_s - frame.arrived_s)
             self.metrics.latency_s.observe(late[0])
+            self.admission.observe(len(self.sessions), late[0])
             self.metrics.late.inc(late[1])
             replies.append(
                 Heard(session.name, frame.number, samples.tobytes(), *texts, floor, *late)
@@ -244,7 +244,7 @@ class Engine:
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
         opening = None if prefix else command
-        self._let_in(EngineSession(name, slot, self._clock(), opening=opening), command)
+        self._let_in(EngineSession(name, slot, self.clock(), opening=opening), command)
         return Opened(name) if prefix else None
 
     def _resume(self, command: Resume) -> Reply:
@@ -256,7 +256,7 @@ class Engine:
             why = f"all {self.config.slots} slots are taken"
             return Refused(name, "at_capacity", why, retry_after_s=_RETRY_AFTER_S)
         try:
-            session = resumed(self.agent, self.state, self._free[-1], command, self._clock())
+            session = resumed(self.agent, self.state, self._free[-1], command, self.clock())
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
         self._let_in(session, command)
@@ -278,7 +278,7 @@ class Engine:
             return f"all {self.config.slots} slots are taken"
         if not self.admission.may_come(callers):
             predicted_ms = 1000 * self.admission.predicted_s(callers)
-            return f"{callers} callers would take {predicted_ms:.0f} ms of a frame of 80 ms"
+            return f"{callers} callers would wait {predicted_ms:.0f} ms for what may take 80 ms"
         return ""
 
     def _queue(self, session: EngineSession, command: Frame) -> Reply | None:
@@ -290,7 +290,8 @@ class Engine:
             message = f"frame {command.number}: {len(session.frames)} wait already, it is dropped"
             return Refused(session.name, "queue_full", message)
         pcm = np.asarray(samples, np.float32) / np.float32(_INT16)
-        session.frames.append(Waiting(command.number, pcm, self._clock()))
+        arrived_s = command.sent_s or self.clock()
+        session.frames.append(Waiting(command.number, pcm, arrived_s))
         return None
 
     def _give_what_is_due(self, session: EngineSession) -> list[Refused]:
@@ -316,7 +317,7 @@ class Engine:
 
     def _close_silent(self) -> list[Reply]:
         """Ends the sessions of which nothing has come for long."""
-        since_s = self._clock() - self.config.patience_s
+        since_s = self.clock() - self.config.patience_s
         silent = [session for session in self.sessions.values() if session.seen_s < since_s]
         return [self._closed(session, "no_frames") for session in silent]
 

@@ -31,11 +31,13 @@ class Open(msgspec.Struct, tag=True, frozen=True):
 
 class Frame(msgspec.Struct, tag=True, frozen=True):
     """80 ms of a caller: `pcm` holds 1920 samples at 24 kHz, int16 little-endian; `number` counts
-    his frames from 0."""
+    his frames from 0. `sent_s` is when it was sent (`time.monotonic`), by a gateway on the engine's
+    own machine; else its arrival is when the engine reads it, between two rounds."""
 
     session: str
     number: int
     pcm: bytes
+    sent_s: float = 0.0
 
 
 class Result(msgspec.Struct, tag=True, frozen=True):

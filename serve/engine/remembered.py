@@ -1,5 +1,7 @@
 """What a gateway keeps of a session, so that another engine can go on with it."""
 
+import msgspec
+
 from serve.engine.messages import Frame, Open, Result, Resume, Saved
 
 
@@ -33,9 +35,11 @@ class Remembered:
         self._taken = saved.results
 
     def again(self) -> list[Open | Resume | Result | Frame]:
-        """What another engine is to be told, a few frames at a time: it has the same to say."""
+        """What another engine is to be told, a few frames at a time: it has the same to say. That
+        they were sent before is not its fault."""
         opening = self._open
         if self._states:
             states = [*self._states]
             opening = Resume(opening.session, opening.tools, states, opening.traceparent)
-        return [opening, *self._results, *self._frames]
+        frames = (msgspec.structs.replace(frame, sent_s=0.0) for frame in self._frames)
+        return [opening, *self._results, *frames]
