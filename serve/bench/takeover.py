@@ -54,7 +54,8 @@ class Takeover:
             answers, killed_s = self._talk(first, standby, sound, names, frames)
             whole = Callers(standby.address, sound, names)
             whole.come()
-            same = {(one.session, one.number): one for one in whole.talk(frames)}
+            told = whole.talk(frames)
+            same = {(one.session, one.number): one for one in told if isinstance(one, Heard)}
             whole.go()
         lost = Counter(name for name, _ in same.keys() - answers.heard.keys())
         new_s = dict.fromkeys(names, np.inf)
