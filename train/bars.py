@@ -83,6 +83,9 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar("endless_memory_growth", "<=", 0.02),
         Bar("endless_round_growth", "<=", 0.02),
         Bar("endless_same_calls", ">=", 1),
+        Bar("endless_real_memory_growth", "<=", 0.02),
+        Bar("endless_real_round_growth", "<=", 0.02),
+        Bar("endless_real_same_calls", ">=", 1),
     ),
     "throughput": (
         Bar("parameters_model", "<=", 10_000_000),

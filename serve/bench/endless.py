@@ -1,77 +1,98 @@
 """One call that does not end: memory and time stay flat, and tools still work."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import time
+from dataclasses import dataclass, field
 
 import numpy as np
-import psutil
-import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.dialogue import FRAME_S
 from data.scripts.backend import Backend, prompts
 from data.scripts.domain import load_domain
-from model.load_agent import load_agent
-from serve.bench.callers import read_speech
-from serve.engine.engine import Engine, EngineConfig
-from serve.engine.messages import Acted, Frame, Heard, Open, Result
-from train.intervals import exact
+from serve.bench.callers import WAIT_S, Line, read_speech
+from serve.bench.engine_process import EngineProcess
+from serve.engine.messages import Acted, Close, Frame, Heard, Open, Result
+from train.intervals import Metric, exact
 from train.report import Outcome
 
 _DOMAIN = "front_desk"
+_NAME = "endless"
 _SILENCE_FRAMES = 75  # between two of his calls, in which the agent answers
+
+
+@dataclass
+class _Log:
+    """Of each frame the seconds until its answer and the engine's memory in MiB; what was called
+    while the recording was said for the n-th time."""
+
+    took_s: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    made: list[list[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Endless:
-    """`minutes` of a caller who says the recording, waits, and says it again, as fast as he is
-    answered."""
+    """A caller says the recording, waits, and says it again: `minutes` of that as fast as he is
+    answered, and `real_minutes` at his own pace."""
 
     minutes: float
+    real_minutes: float
 
     def __post_init__(self) -> None:
-        if self.minutes <= 0:
-            raise ValueError(f"minutes {self.minutes}: must be above 0")
+        if min(self.minutes, self.real_minutes) <= 0:
+            raise ValueError(f"{self}: must be above 0")
 
     def measure(self, checkpoint: str, threads: int, speech: str) -> Outcome:
-        """Growth from the second tenth, when the window is full, to the last; and the share of the
-        recordings after the first in which the same call was made as in the first."""
-        torch.set_num_threads(threads)
+        """Growth from the second tenth to the last; and the share of the recordings after the first
+        in which the same was called as in the first."""
         sound = read_speech(speech)
-        turn = [*sound, *np.zeros((_SILENCE_FRAMES, *sound.shape[1:]), sound.dtype)]
-        engine = Engine(load_agent(checkpoint), EngineConfig(slots=1))
-        engine.take(Open("endless", *prompts(_DOMAIN, 0), 0))
-        backend, process = Backend(load_domain(_DOMAIN)), psutil.Process()
-        took_s, memory, made = [], [], [[]]
-        for number in tqdm(range(int(60 * self.minutes / FRAME_S)), unit="frame", desc="endless"):
-            if number and number % len(turn) == 0:
-                made.append([])
-            engine.take(Frame("endless", number, turn[number % len(turn)].tobytes()))
-            while not engine.is_idle:
-                for reply in engine.step():
-                    if isinstance(reply, Heard):
-                        took_s.append(reply.latency_s)
-                    if isinstance(reply, Acted) and reply.kind == "made":
-                        made[-1].append((reply.action, reply.tool, _plain(reply.arguments)))
-                        if reply.action in ("call", "revise"):
-                            answer = backend.answer(reply.tool, reply.arguments).result
-                            engine.take(Result("endless", reply.call, dict(answer), number))
-            memory.append(process.memory_info().rss)
-        tenth = len(took_s) // 10
-        whole = made[1:-1] if len(made) > 2 else made  # the last one may be cut off
-        same = np.mean([made[0] == again for again in whole])
-        rounds = f"{len(whole)} repetitions, the first made {made[0]}"
-        memory_growth = memory[-1] / memory[2 * tenth] - 1
-        round_growth = np.median(took_s[-tenth:]) / np.median(took_s[tenth : 2 * tenth]) - 1
-        metrics = {
-            "endless_memory_growth": exact(memory_growth, len(memory), "share"),
-            "endless_round_growth": exact(round_growth, tenth, "share"),
-            "endless_same_calls": exact(float(same), len(whole), "share"),
-        }
-        return Outcome(metrics, notes=(rounds,))
+        turn = np.concatenate([sound, np.zeros((_SILENCE_FRAMES, sound.shape[1]), sound.dtype)])
+        metrics, notes = {}, []
+        for kind, minutes in (("", self.minutes), ("real_", self.real_minutes)):
+            with EngineProcess(checkpoint, threads, slots=1) as engine:
+                log = _call(engine, turn, int(60 * minutes / FRAME_S), is_paced=bool(kind))
+            metrics |= _figures(log, f"{_NAME}_{kind}")
+            notes.append(f"{_NAME}, {minutes} minutes: the first time it called {log.made[0]}")
+        return Outcome(metrics, notes=(*notes,))
 
 
-def _plain(arguments: Mapping[str, Any]) -> str:
-    return json.dumps(dict(arguments), sort_keys=True)
+def _call(engine: EngineProcess, turn: NDArray[np.int16], frames: int, is_paced: bool) -> _Log:
+    line, log, backend = Line(engine.address), _Log(), Backend(load_domain(_DOMAIN))
+    line.open(Open(_NAME, *prompts(_DOMAIN, 0)))
+    begun_s = time.monotonic()
+    for number in tqdm(range(frames), unit="frame", desc=_NAME):
+        if number % len(turn) == 0:
+            log.made.append([])
+        if is_paced:
+            time.sleep(max(0.0, begun_s + FRAME_S * number - time.monotonic()))
+        pcm = turn[number % len(turn)].tobytes()
+        line.send(Frame(_NAME, number, pcm, time.monotonic()))
+        while not isinstance(reply := line.receive(WAIT_S), Heard):
+            if reply is None:
+                raise RuntimeError(f"frame {number} was not answered")
+            if isinstance(reply, Acted) and reply.kind == "made":
+                arguments = json.dumps(dict(reply.arguments), sort_keys=True)
+                log.made[-1].append(f"{reply.action} {reply.tool} {arguments}")
+                if reply.action in ("call", "revise"):
+                    result = dict(backend.answer(reply.tool, reply.arguments).result)
+                    line.send(Result(_NAME, reply.call, result, after=number))
+        log.took_s.append(reply.latency_s)
+        log.memory.append(engine.resident_mib())
+    line.send(Close(_NAME))
+    line.socket.close()
+    return log
+
+
+def _figures(log: _Log, prefix: str) -> dict[str, Metric]:
+    tenth = len(log.took_s) // 10
+    round_growth = np.median(log.took_s[-tenth:]) / np.median(log.took_s[tenth : 2 * tenth]) - 1
+    memory_growth = log.memory[-1] / log.memory[2 * tenth] - 1
+    again = log.made[1:-1] or log.made  # the last one may be cut off
+    same = sum(made == log.made[0] for made in again) / len(again)
+    return {
+        f"{prefix}memory_growth": exact(memory_growth, len(log.memory), "share"),
+        f"{prefix}round_growth": exact(round_growth, tenth, "share"),
+        f"{prefix}same_calls": exact(same, len(again), "share"),
+    }
