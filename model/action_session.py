@@ -35,12 +35,14 @@ class SavedActions(NamedTuple):
     calls: int
     standing: dict[int, str]
     waiting: list[int]
+    forced: list[int]
     burst: list[tuple[int, float]]
 
 
 class ActionSession:
     """`calls` have been made, `standing` of them (number to tool) are neither replaced nor taken
-    back; `waiting` are tokens to be taken in: of the role, the tools and results."""
+    back. Tokens that are still to go in: `forced` ones of the burst, which the grammar left no
+    choice of, and behind it those that are `waiting`, of the role, the tools and results."""
 
     def __init__(self, row: int, tokenizer: DialogueTokenizer, grammar: ActionGrammar) -> None:
         self.row, self.tokenizer, self.grammar = row, tokenizer, grammar
@@ -49,6 +51,7 @@ class ActionSession:
         self.calls = 0
         self.standing: dict[int, str] = {}
         self.waiting: list[int] = []
+        self.forced: list[int] = []
 
     def allowed(self) -> Tensor:
         """Which tokens may come, bool [V]: those of the open burst, or those that open one."""
@@ -56,28 +59,37 @@ class ActionSession:
             return self.matcher.allowed()
         return self.grammar.openings([*self.standing])
 
-    def take(self, token: int, probability: float) -> ActionEvent | None:
-        """The next token, and how likely the model held it before the mask."""
+    def take(self, token: int, probability: float) -> list[ActionEvent]:
+        """The next token, and how likely the model held it before the mask; with it those that
+        must follow. `forced` must be empty."""
+        assert not self.forced, f"tokens {self.forced} have not gone in"
+        events = []
         if self.is_open:
             self.matcher.accept(token, probability)
-            self.is_open = not self.matcher.is_done
-            return None if self.is_open else self._made()
-        self.matcher.begin(token, [*self.standing])
-        self.is_open = True
-        action = self.grammar.kinds[token]
-        number = self.calls + 1 if action in _CALLS else 0
-        return ActionEvent(self.row, "opened", number, action, "", {}, 1.0)
+        else:
+            self.matcher.begin(token, [*self.standing])
+            self.is_open = True
+            action = self.grammar.kinds[token]
+            number = self.calls + 1 if action in _CALLS else 0
+            events.append(ActionEvent(self.row, "opened", number, action, "", {}, 1.0))
+        self.forced = self.matcher.forced()
+        for forced in self.forced:
+            self.matcher.accept(forced)
+        self.is_open = not self.matcher.is_done
+        return events if self.is_open else [*events, self._made()]
 
     def save(self) -> SavedActions:
         """All of it, but what the tools say."""
         matcher = self.matcher
         burst = zip(matcher.tokens, matcher.probabilities, strict=True) if self.is_open else ()
-        return SavedActions(self.calls, dict(self.standing), [*self.waiting], [*burst])
+        return SavedActions(
+            self.calls, dict(self.standing), [*self.waiting], [*self.forced], [*burst]
+        )
 
     def load(self, saved: SavedActions) -> None:
         """Into a fresh one with the same tools."""
         self.calls, self.standing = saved.calls, dict(saved.standing)
-        self.waiting = [*saved.waiting]
+        self.waiting, self.forced = [*saved.waiting], [*saved.forced]
         self.is_open = bool(saved.burst)
         for place, (token, probability) in enumerate(saved.burst):
             if place:

@@ -144,14 +144,16 @@ class Agent:
 
     @torch.inference_mode()
     def prefill(self, state: AgentState, row: int, most: int | None = None) -> None:
-        """Takes in `most` (None: all) of the tokens that wait for a row, in one run. What is left
-        goes in before its next frame; nothing does while an action is open."""
+        """Takes in, in one run, what is forced in a row's action and, unless that is open, `most`
+        (None: all) of the tokens that wait. What is left goes in before its next frame."""
         session = self._session(state, row)
-        if session.is_open or not session.waiting:
+        given = [] if session.is_open else session.waiting[:most]
+        if not given and not session.forced:
             return
         view, active = state.row(row), torch.ones(1, dtype=torch.bool)
-        newest = torch.tensor([session.waiting[:most]])  # [1, T]
-        del session.waiting[:most]
+        newest = torch.tensor([session.forced + given])  # [1, T]
+        session.forced.clear()
+        del session.waiting[: len(given)]
         action = torch.cat([view.action[:, None], newest[:, :-1]], dim=1)
         is_new = torch.cat([view.is_new[:, None], torch.ones_like(newest[:, 1:]).bool()], dim=1)
         self._run(view, self._inputs(ACTION, action, is_new), active)
@@ -192,7 +194,10 @@ class Agent:
 
     @torch.inference_mode()
     def act(self, state: AgentState, active: Tensor) -> list[ActionEvent]:
-        """An action position of the active rows (bool [B]), each of which has an open action."""
+        """An action position of the active rows (bool [B]), each of which has an open action, and
+        before it those of what was forced."""
+        for row in active.nonzero()[:, 0].tolist():
+            self.prefill(state, row)
         inputs = self._inputs(ACTION, state.action[:, None], state.is_new[:, None])
         return self._take(state, self._run(state, inputs, active), active)
 
@@ -284,11 +289,11 @@ class Agent:
         tokens, probabilities = self._draw_actions(state, outputs, rows)
         drawn = tokens != self._idle
         self._put(state, tokens, drawn)
-        taken = (
-            self._session(state, row).take(int(tokens[row]), float(probabilities[row]))
+        return [
+            event
             for row in drawn.nonzero()[:, 0].tolist()
-        )
-        return [event for event in taken if event]
+            for event in self._session(state, row).take(int(tokens[row]), float(probabilities[row]))
+        ]
 
     def _draw_actions(
         self, state: AgentState, outputs: Outputs, rows: list[int]

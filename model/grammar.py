@@ -57,6 +57,7 @@ class ActionGrammar:
         self.end = tokenizer.id_of(END)
         self.kinds = {tokenizer.id_of(f"<{kind}>"): kind for kind in MADE}
         self.size = len(tokenizer)
+        self.tokenizer = tokenizer
         self._tokenizer = _library_tokenizer(tokenizer)
         if self._tokenizer.vocab_size != self.size:
             raise ValueError("the vocabulary has gaps: tokens must be numbered from 0 on")
@@ -160,6 +161,20 @@ class ActionMatcher:
         self._burst.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little", count=self._grammar.size)
         return torch.from_numpy(bits.view(np.bool_))
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, whatever the model says: all that is left with its
+        `<end>`, or else all but the last, which what comes behind it may be joined to."""
+        if self._burst is None:
+            return []
+        rest = self._burst.deep_copy()
+        try:
+            tokens = self._grammar.tokenizer.encode(rest.compute_ff_bytes().decode())
+        except UnicodeDecodeError:  # it ends within a letter
+            return []
+        if not rest.try_consume_tokens(tokens) == len(tokens):
+            raise RuntimeError(f"the grammar failed: {rest.get_error()}")
+        return [*tokens, self._grammar.end] if rest.is_accepting() else tokens[:-1]
 
     def accept(self, token: int, probability: float = 1.0) -> None:
         """Takes the next token, and how likely the model held it before the mask.

@@ -30,6 +30,7 @@ class FakeSession:
     left: int = 0
     calls: int = 0
     results: list[Mapping[str, Any]] = field(default_factory=list)
+    forced: list[int] = field(default_factory=list)
 
 
 class FakeTokenizer:
@@ -75,7 +76,7 @@ class FakeAgent:
     def save(self, state: FakeState, row: int, known: Sequence[int]) -> SavedCaller:
         session = self.sessions[row]
         heard = [int(state.heard[row])]
-        actions = SavedActions(session.calls, {}, [*session.waiting], [(0, 1.0)] * session.left)
+        actions = SavedActions(session.calls, {}, [*session.waiting], [], [(0, 1.0)] * session.left)
         return SavedCaller(Saved([], [*known] or [0], heard), actions)
 
     def load(
@@ -86,7 +87,7 @@ class FakeAgent:
         saved: Sequence[SavedCaller],
         seed: int | None = None,
     ) -> None:
-        calls, _, waiting, burst = saved[-1].actions
+        calls, _, waiting, _, burst = saved[-1].actions
         self.sessions[row] = FakeSession(waiting, bool(burst), len(burst), calls)
         state.heard[row] = saved[-1].row.positions[0]
 

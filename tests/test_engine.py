@@ -38,7 +38,7 @@ from serve.engine.prefixes import Prefixes
 from serve.engine.remembered import Remembered
 from serve.engine.traces import Traces
 
-SAVED = SavedCaller(SavedRow([], [], []), SavedActions(0, {}, [], []))
+SAVED = SavedCaller(SavedRow([], [], []), SavedActions(0, {}, [], [], []))
 CONFIG = EngineConfig(slots=3, queue_frames=2, actions_per_frame=4, prefill_tokens=32)
 
 

@@ -37,7 +37,7 @@ def next_batch(
 
 def is_waiting(acting: ActionSession) -> bool:
     """Whether there is something to be taken in, and nothing against it."""
-    return bool(acting.waiting) and not acting.is_open
+    return bool(acting.waiting or acting.forced) and not acting.is_open
 
 
 def _next_item(
