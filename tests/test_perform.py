@@ -145,7 +145,7 @@ def test_gaps_are_short_and_the_agent_begins_in_nobodys_speech(dialogues) -> Non
     assert 0.15 < np.mean(np.array(gaps[USER]) < 0) < 0.45, "callers do, now and then"
 
 
-@pytest.mark.parametrize(("latency_s", "is_waited_for"), [(0.2, False), (2.5, True)])
+@pytest.mark.parametrize(("latency_s", "is_waited_for"), [(0.2, False), (6.0, True)])
 def test_a_result_that_takes_its_time_is_waited_for_with_a_word(
     latency_s: float, is_waited_for: bool
 ) -> None:
