@@ -31,11 +31,11 @@ def main(cfg: DictConfig) -> None:
         signal.signal(number, lambda *_: over.set())
     try:
         engine = Engine(load_agent(cfg.checkpoint), instantiate(cfg.engine, _convert_="object"))
-        callers = warm_up(engine)
         # What there is by now stays: looking through all of it for garbage would take longer than
         # a frame.
         gc.collect()
         gc.freeze()
+        callers = warm_up(engine)
         provider = provider_to(cfg.traces) if cfg.traces else None
         engine.traces = Traces(provider)
         endpoint = Endpoint(engine, cfg.address)

@@ -24,6 +24,7 @@ def warm_up(engine: Engine, sleep: Callable[[float], None] = time.sleep) -> int:
         name = f"warm-up {number}"
         if isinstance(engine.take(Open(name, _SYSTEM, [], seed=number)), Refused):
             break
+        _run(engine)  # until he is in: frames come when a caller knows that
         names.append(name)
         if not number:
             _talk(engine, names, _COLD_FRAMES, sleep)
@@ -47,5 +48,9 @@ def _talk(engine: Engine, names: list[str], frames: int, sleep: Callable[[float]
                 engine.step()
         number, caller = divmod(place, len(names))
         engine.take(Frame(names[caller], number, _SILENCE, due_s))
+    _run(engine)
+
+
+def _run(engine: Engine) -> None:
     while not engine.is_idle:
         engine.step()
