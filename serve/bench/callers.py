@@ -2,17 +2,17 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
-import soundfile
-import soxr
 import zmq
 from numpy.typing import NDArray
 
 from data.dialogue import FRAME_S
-from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ
+from model.codec import FRAME_SIZE
 from serve.engine.messages import Close, Command, Frame, Heard, Open, Opened, Refused, Reply
+from train.talk import read_call
 
 SYSTEM = "You are Ava, the receptionist of Acme. Be brief and polite."
 WAIT_S = 30.0
@@ -96,8 +96,7 @@ class Callers(Line):
 
 
 def read_speech(path: str) -> NDArray[np.int16]:
-    """A recording as frames int16 [n, 1920]."""
-    samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    mono = soxr.resample(samples.mean(axis=1), rate_hz, SAMPLE_RATE_HZ)
+    """A recording as frames int16 [n, 1920]; raises ValueError where it is none."""
+    mono = read_call(Path(path))
     whole = mono[: len(mono) // FRAME_SIZE * FRAME_SIZE].reshape(-1, FRAME_SIZE)
-    return (whole.clip(-1, 1) * (2**15 - 1)).astype("<i2")
+    return (whole * (2**15 - 1)).astype("<i2")
