@@ -45,13 +45,17 @@ class ActionSession:
     choice of, and behind it those that are `waiting`, of the role, the tools and results."""
 
     def __init__(self, row: int, tokenizer: DialogueTokenizer, grammar: ActionGrammar) -> None:
-        self.row, self.tokenizer, self.grammar = row, tokenizer, grammar
-        self.matcher = grammar.matcher()
+        self.row, self.tokenizer = row, tokenizer
+        self.use(grammar)
         self.is_open = False
         self.calls = 0
         self.standing: dict[int, str] = {}
         self.waiting: list[int] = []
         self.forced: list[int] = []
+
+    def use(self, grammar: ActionGrammar) -> None:
+        """What may be called from now on; nothing may be open."""
+        self.grammar, self.matcher = grammar, grammar.matcher()
 
     def allowed(self) -> Tensor:
         """Which tokens may come, bool [V]: those of the open burst, or those that open one."""

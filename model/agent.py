@@ -113,6 +113,25 @@ class Agent:
         text = serialize("result", number, "", result)
         session.waiting += self.tokenizer.encode_action(text)
 
+    def tell(
+        self,
+        state: AgentState,
+        row: int,
+        system: str,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Something more of a row's role, and (None: as they were) other tools; goes in as a result
+        does. No action may be open.
+
+        Raises ValueError on tools that can't be decoded, as `ActionGrammar` does.
+        """
+        session = self.sessions[row]
+        if tools is not None:
+            session.use(ActionGrammar(self.tokenizer, tools))
+        described = self.duplex.config.describe_tools
+        for text in serialize_context(system, tools or (), described):
+            session.waiting += self.tokenizer.encode_action(text)
+
     def save(self, state: AgentState, row: int, known: Sequence[int] = ()) -> SavedCaller:
         """A caller between two positions; `known` as in `model.snapshot.save`."""
         return SavedCaller(save(state.row(row), known), self.sessions[row].save())

@@ -31,6 +31,7 @@ class FakeSession:
     calls: int = 0
     results: list[Mapping[str, Any]] = field(default_factory=list)
     forced: list[int] = field(default_factory=list)
+    told: list[tuple[str, Any]] = field(default_factory=list)
 
 
 class FakeTokenizer:
@@ -72,6 +73,13 @@ class FakeAgent:
             raise ValueError(f"number {number}: has made calls 1 to {session.calls}")
         session.waiting += [2] * 20
         session.results.append(result)
+
+    def tell(
+        self, state: FakeState, row: int, system: str, tools: Sequence[Mapping[str, Any]] | None
+    ) -> None:
+        if any("name" not in tool for tool in tools or ()):
+            raise ValueError("a tool has no name")
+        self.sessions[row].told.append((system, tools))
 
     def save(self, state: FakeState, row: int, known: Sequence[int]) -> SavedCaller:
         session = self.sessions[row]

@@ -33,6 +33,7 @@ from serve.engine.messages import (
     Result,
     Resume,
     Saved,
+    Tell,
 )
 from serve.engine.prefixes import Prefixes
 from serve.engine.remembered import Remembered
@@ -75,7 +76,7 @@ def opened(engine: Engine, *names: str) -> None:
     assert run(engine) == [Opened(name) for name in names]
 
 
-def refusal(engine: Engine, command: Open | Resume | Frame | Result | Close) -> Refused:
+def refusal(engine: Engine, command: Open | Resume | Frame | Result | Tell | Close) -> Refused:
     reply = engine.take(command)
     assert isinstance(reply, Refused)
     return reply
@@ -200,7 +201,9 @@ def test_wrong_messages_say_what_would_be_right() -> None:
     opened(engine, "a", "b", "c")
     full = refusal(engine, Open("d", "Hello.", []))
     assert (full.code, full.retry_after_s > 0) == ("at_capacity", True)
+    engine.take(frame("a", 0))
     assert refusal(engine, Open("a", "Hello.", [])).code == "session_exists"
+    run(engine)
     assert refusal(engine, frame("x", 0)).code == "no_session"
     assert "3840" in refusal(engine, Frame("a", 0, b"123")).message
     engine.take(Close("b"))
@@ -338,6 +341,10 @@ def talk(engine: Engine, memory: Remembered, frames: range, lost: int = -1) -> l
                 result = Result("a", reply.call, {"status": "shipped"}, after=number)
                 memory.said(result)
                 assert engine.take(result) is None
+        if number == 8:
+            tell = Tell("a", "Be quick.", TOOLS[:1], after=number)
+            memory.said(tell)
+            assert engine.take(tell) is None
         replies += new
     return replies
 
@@ -371,6 +378,39 @@ def test_another_engine_goes_on_with_a_session(end: int, lost: int) -> None:
     ]
     is_resumed = other.metrics.registry.get_sample_value("duologue_sessions_resumed_total")
     assert is_resumed == float(isinstance(again[0], Resume))
+
+
+def test_a_caller_is_opened_again_before_his_first_frame() -> None:
+    """With what his client has made up its mind to, in the same slot."""
+    engine, agent, _ = engine_of()
+    opened(engine, "a")
+    assert refusal(engine, Open("a", "Hello.", [{}])).code == "bad_message"
+    assert engine.take(Open("a", "You are somebody else.", [])) is None
+    assert run(engine) == [Opened("a")]
+    assert engine.metrics.registry.get_sample_value("duologue_sessions_opened_total") == 1
+    engine.take(frame("a", 0))
+    assert refusal(engine, Open("a", "Hello.", [])).code == "session_exists"
+    assert [*agent.sessions] == [0]
+
+
+def test_what_an_agent_is_told_and_may_do_can_change() -> None:
+    """At a frame's end, not under an open action; bad tools are refused and change nothing."""
+    engine, agent, _ = engine_of(FakeAgent(call_each=2))
+    opened(engine, "a")
+    engine.take(frame("a", 0))
+    engine.take(Tell("a", "Be quick.", after=1))
+    run(engine)
+    assert agent.sessions[0].told == []
+    engine.take(frame("a", 1))
+    engine.step()
+    assert (agent.sessions[0].is_open, agent.sessions[0].told) == (True, [])
+    run(engine)  # the positions that this frame may have
+    assert agent.sessions[0].is_open
+    for number in (2, 3, 4):
+        engine.take(frame("a", number))
+        run(engine)
+    assert agent.sessions[0].told == [("Be quick.", None)]
+    assert "a tool has no name" in refusal(engine, Tell("a", "", [{}], after=4)).message
 
 
 def said(heard: Heard) -> tuple[int, bytes, str, str]:

@@ -30,6 +30,16 @@ class Agent(Protocol):
         """The result of one of his calls."""
         ...
 
+    def tell(
+        self,
+        state: Any,
+        row: int,
+        system: str,
+        tools: Sequence[Mapping[str, Any]] | None,
+    ) -> None:
+        """What he is to know from now on, and other tools."""
+        ...
+
     def save(self, state: Any, row: int, known: Sequence[int]) -> SavedCaller:
         """All of a caller, or what is new."""
         ...

@@ -32,6 +32,7 @@ from serve.engine.messages import (
     Reply,
     Result,
     Resume,
+    Tell,
 )
 from serve.engine.metrics import Metrics
 from serve.engine.prefixes import Prefixes
@@ -100,14 +101,14 @@ class Engine:
         self._texts = [agent.tokenizer.decode([token]) for token in range(len(agent.tokenizer))]
         self._texts[agent.tokenizer.id_of(PAD)] = ""
 
-    def take(self, command: Open | Resume | Frame | Result | Close) -> Reply | None:
+    def take(self, command: Open | Resume | Frame | Result | Tell | Close) -> Reply | None:
         """A message of a gateway's; the reply is what is to be said of it at once."""
         reply = self._taken(command)
         if isinstance(reply, Refused):
             self.metrics.refused.labels(reply.code).inc()
         return reply
 
-    def _taken(self, command: Open | Resume | Frame | Result | Close) -> Reply | None:
+    def _taken(self, command: Open | Resume | Frame | Result | Tell | Close) -> Reply | None:
         if isinstance(command, Open):
             return self._open(command)
         if isinstance(command, Resume):
@@ -118,8 +119,8 @@ class Engine:
         session.seen_s = self.clock()
         if isinstance(command, Frame):
             return self._queue(session, command)
-        if isinstance(command, Result):
-            session.results.append(command)
+        if isinstance(command, Result | Tell):
+            session.told.append(command)
             refused = self._give_what_is_due(session)
             return refused[0] if refused else None
         self._close(session, "closed")
@@ -230,12 +231,13 @@ class Engine:
         return [*acted]
 
     def _open(self, command: Open) -> Reply | None:
-        name = command.session
-        if name in self.sessions:
+        name, known = command.session, self.sessions.get(command.session)
+        if known and (known.heard or known.frames):
             return Refused(name, "session_exists", "there is one of this name: take another")
-        if why := self._has_no_room():
+        if not known and (why := self._has_no_room()):
             return Refused(name, "at_capacity", why, retry_after_s=_RETRY_AFTER_S)
-        slot, seed, prefix = self._free[-1], command.seed, self.prefixes.find(command)
+        slot = known.slot if known else self._free[-1]
+        seed, prefix = command.seed, self.prefixes.find(command)
         try:
             if prefix:
                 self.agent.load(self.state, slot, command.tools, [prefix], seed)
@@ -244,7 +246,10 @@ class Engine:
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
         opening = None if prefix else command
-        self._let_in(EngineSession(name, slot, self.clock(), opening=opening), command)
+        if known:
+            known.opening = opening
+        else:
+            self._let_in(EngineSession(name, slot, self.clock(), opening=opening), command)
         return Opened(name) if prefix else None
 
     def _resume(self, command: Resume) -> Reply:
@@ -295,17 +300,22 @@ class Engine:
         return None
 
     def _give_what_is_due(self, session: EngineSession) -> list[Refused]:
-        """Results whose frame was heard, unless their call is still being made: who says everything
-        again after a `Resume` says that too early."""
-        acting, refused = self.agent.sessions[session.slot], []
-        while session.results and session.results[0].after <= session.number:
-            command = session.results[0]
-            if session.actions_left and command.call > acting.calls:
+        """Results and other things told whose frame was heard. A result waits while its call is
+        still being made, since who says everything again after a `Resume` says that too early;
+        tools don't change under an open action."""
+        slot, refused = session.slot, []
+        while session.told and session.told[0].after <= session.number:
+            command = session.told[0]
+            calls = self.agent.sessions[slot].calls
+            if session.actions_left and (isinstance(command, Tell) or command.call > calls):
                 break
-            session.results.popleft()
+            session.told.popleft()
             session.taken += 1
             try:
-                self.agent.give(self.state, session.slot, command.call, command.result)
+                if isinstance(command, Tell):
+                    self.agent.tell(self.state, slot, command.system, command.tools)
+                    continue
+                self.agent.give(self.state, slot, command.call, command.result)
                 self.traces.answered(session.name, command.call, command.result)
             except ValueError as error:
                 refused.append(Refused(session.name, "bad_message", str(error)))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-VERSION = 3  # of the messages; both sides must have the same
+VERSION = 4  # of the messages; both sides must have the same
 
 
 class Hello(msgspec.Struct, tag=True, frozen=True):
@@ -20,7 +20,7 @@ class Hello(msgspec.Struct, tag=True, frozen=True):
 class Open(msgspec.Struct, tag=True, frozen=True):
     """A new caller: his agent's role, its tools (`name`, `description`, `parameters`), and the
     seed of all that is drawn for him. `traceparent` (W3C Trace Context) is the span that his is
-    below."""
+    below. Before his first frame it may be said again, with another role and other tools."""
 
     session: str
     system: str
@@ -50,9 +50,19 @@ class Result(msgspec.Struct, tag=True, frozen=True):
     after: int = -1
 
 
+class Tell(msgspec.Struct, tag=True, frozen=True):
+    """What a session's agent is to know from now on, as a part of its role; where `tools` is not
+    None, those that it has from now on. It is taken in when a `Result` would be."""
+
+    session: str
+    system: str
+    tools: list[dict[str, Any]] | None = None
+    after: int = -1
+
+
 class Resume(msgspec.Struct, tag=True, frozen=True):
-    """A caller who was saved, here or by another engine of the same model: the tools of his `Open`,
-    and the `state` of a `Saved` with all that came since."""
+    """A caller who was saved, here or by another engine of the same model: the tools that he had
+    then, and the `state` of a `Saved` with all that came since."""
 
     session: str
     tools: list[dict[str, Any]]
@@ -74,13 +84,13 @@ class Opened(msgspec.Struct, tag=True, frozen=True):
 
 
 class Saved(msgspec.Struct, tag=True, frozen=True):
-    """All of a session once frame `number` had been heard and so many `results` taken; where
-    `since` is not -1, what is new since it was saved at that frame."""
+    """All of a session once frame `number` had been heard and so many results and tellings
+    `taken`; where `since` is not -1, what is new since it was saved at that frame."""
 
     session: str
     number: int
     since: int
-    results: int
+    taken: int
     state: bytes
 
 
@@ -130,5 +140,5 @@ class Closed(msgspec.Struct, tag=True, frozen=True):
     reason: Literal["no_frames", "engine_ends"]
 
 
-Command = Hello | Open | Resume | Frame | Result | Close
+Command = Hello | Open | Resume | Frame | Result | Tell | Close
 Reply = Hello | Opened | Saved | Refused | Heard | Acted | Closed

@@ -45,5 +45,5 @@ def resumed(agent: Agent, state: Any, slot: int, command: Resume, now_s: float) 
     heard = Waiting(last.number, np.zeros(0, np.float32), now_s)
     return EngineSession(
         command.session, slot, now_s,
-        actions_left=last.actions_left, heard=heard, taken=last.results,
+        actions_left=last.actions_left, heard=heard, taken=last.taken,
     )  # fmt: skip

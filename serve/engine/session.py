@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from data.dialogue import FRAME_S
 from model.agent import SavedCaller
-from serve.engine.messages import Open, Result
+from serve.engine.messages import Open, Result, Tell
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SavedSession(msgspec.Struct):
     """The state of a `messages.Saved`."""
 
     number: int
-    results: int
+    taken: int
     actions_left: int
     caller: SavedCaller
 
@@ -41,7 +41,7 @@ class EngineSession:
 
     `opening` is how he came in, until his prompt is taken in. `actions_left` are the action
     positions that may still come before his next frame; `heard` is the last frame that was heard.
-    `results` wait for theirs; so many were `taken`. He was saved last, of `saves` times, at frame
+    `told`, results and what else he is told, wait for theirs; so many were `taken`. He was saved last, of `saves` times, at frame
     `saved_at`, as far as `known` (`model.snapshot.save`).
     """
 
@@ -52,7 +52,7 @@ class EngineSession:
     actions_left: int = 0
     heard: Waiting | None = None
     opening: Open | None = None
-    results: deque[Result] = field(default_factory=deque)
+    told: deque[Result | Tell] = field(default_factory=deque)
     taken: int = 0
     saved_at: int = -1
     known: list[int] = field(default_factory=list)
