@@ -9,13 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.voices.utterance import SAMPLE_RATE_HZ, Word
-from model.codec import FRAME_SIZE
+from model.frame import (
+    AGENTS,
+    AGENTS_BACKCHANNEL,
+    FRAME_S,
+    FRAME_SIZE,
+    NOBODY,
+    USERS,
+    USERS_BACKCHANNEL,
+)
 
 AGENT, USER = 0, 1  # channels
-# Who holds the floor in a frame. A backchannel leaves it with the one who is speaking.
-NOBODY, AGENTS, USERS, USERS_BACKCHANNEL, AGENTS_BACKCHANNEL = range(5)
-FLOORS = ("nobody", "agent", "user", "user_backchannel", "agent_backchannel")
-FRAME_S = FRAME_SIZE / SAMPLE_RATE_HZ
 _SLACK_S = 0.1  # by which a word may overhang the audio: aligners round
 _TURN_GAP_S = 0.7  # a longer silence ends a turn, in recordings
 _BACKCHANNEL_WORDS = 2  # at most, over the other one's turn, in recordings

@@ -12,8 +12,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from data.dialogue import AGENT, FLOORS, FRAME_S, USER, Action, Dialogue
+from data.dialogue import AGENT, USER, Action, Dialogue
 from data.voices.utterance import SAMPLE_RATE_HZ
+from model.frame import FLOORS, FRAME_S
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

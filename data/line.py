@@ -10,7 +10,7 @@ from data.augment import reverberate, telephone
 from data.dialogue import USER, Dialogue
 from data.sounds import room_noise
 from data.voices.utterance import SAMPLE_RATE_HZ
-from model.codec import FRAME_SIZE
+from model.frame import FRAME_SIZE
 
 _ECHO_DELAY_S = (0.05, 0.3)
 _REVERBERATION_S = (0.15, 0.6)

@@ -20,10 +20,11 @@ import numpy as np
 from datasets import IterableDataset
 from omegaconf import DictConfig
 
-from data.dialogue import AGENT, FRAME_S, USER
+from data.dialogue import AGENT, USER
 from data.gaps import draw_gaps, gap_figures, gap_table
 from data.report import Begun, Figure, check_out, grid, write_report
 from data.turn_taking import Stretch, left_s, speech_s, stretches, turns_of
+from model.frame import FRAME_S
 
 _COLUMNS: Any = "frames source agent_words user_words agent_turns floor actions script".split()
 _AHEAD_S = 0.4  # of the caller's turn that is left: an early call

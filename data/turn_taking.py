@@ -16,15 +16,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dialogue import (
-    AGENT,
-    AGENTS,
-    AGENTS_BACKCHANNEL,
-    FRAME_S,
-    USER,
-    USERS,
-    USERS_BACKCHANNEL,
-)
+from data.dialogue import AGENT, USER
+from model.frame import AGENTS, AGENTS_BACKCHANNEL, FRAME_S, USERS, USERS_BACKCHANNEL
 
 _PAUSE_S = 0.18  # a plosive's closure is shorter
 _SLACK_S = 1e-6

@@ -15,7 +15,8 @@ class ActionEvent(NamedTuple):
     """`opened`: the model began an action, `made`: it came to its end and is valid.
 
     `row` is the caller's. Calls and revisions are numbered together from 1; `number` is an action's
-    own, or that of the call that it cancels or confirms (0: not known yet, or a hand-off).
+    own, or that of the call that it cancels or confirms (0: not known yet, or a hand-off); what is
+    made `revises` a call that stood until then, or none (0).
     `confidence` is that of its arguments, 0..1.
     """
 
@@ -26,6 +27,7 @@ class ActionEvent(NamedTuple):
     tool: str
     arguments: Mapping[str, Any]
     confidence: float
+    revises: int = 0
 
 
 class SavedActions(NamedTuple):
@@ -103,17 +105,17 @@ class ActionSession:
 
     def _made(self) -> ActionEvent:
         action = parse_action(self.tokenizer, self.matcher.tokens)
-        number = action.number
+        number, revised = action.number, 0
         if action.kind == "cancel":
             del self.standing[number]
         if action.kind == "revise":  # the last call of the same tool, or else the last one
             same = [call for call, tool in self.standing.items() if tool == action.tool]
-            del self.standing[max(same or self.standing)]
+            revised = max(same or self.standing)
+            del self.standing[revised]
         if action.kind in _CALLS:
             self.calls += 1
             number = self.calls
             self.standing[number] = action.tool
         confidence = self.matcher.confidence.weakest
-        return ActionEvent(
-            self.row, "made", number, action.kind, action.tool, action.arguments, confidence
-        )
+        about = (action.kind, action.tool, action.arguments)
+        return ActionEvent(self.row, "made", number, *about, confidence, revised)

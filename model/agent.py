@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from data.dialogue import AGENTS, USERS
 from model.action_session import ActionEvent, ActionSession, SavedActions
 from model.agent_state import AgentState
 from model.checkpoint import Duplex
 from model.duplex import ACTION, FRAME, Inputs, Outputs
+from model.frame import AGENTS, USERS
 from model.grammar import ActionGrammar
 from model.sampling import SamplingConfig, sample, uniforms
 from model.snapshot import Saved, load, save

@@ -14,11 +14,8 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from model.frame import FRAME_RATE_HZ, FRAME_SIZE, SAMPLE_RATE_HZ
 from model.streaming import State
-
-FRAME_RATE_HZ = 12.5
-SAMPLE_RATE_HZ = 24_000
-FRAME_SIZE = 1920  # samples in 80 ms
 
 
 class CodecFrame(NamedTuple):

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.dialogue import FLOORS
 from model.attention import AttentionState, packing_of
 from model.depth import DepthConfig, DepthTransformer
+from model.frame import FLOORS
 from model.pointer import Pointed, Pointer, mix, mixed_target
 from model.streaming import State
 from model.transformer import Transformer, TransformerConfig, TransformerState

@@ -24,14 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.codec import (
-    FRAME_RATE_HZ,
-    FRAME_SIZE,
-    SAMPLE_RATE_HZ,
-    Codec,
-    check_codes,
-    check_pcm,
-)
+from model.codec import Codec, check_codes, check_pcm
+from model.frame import FRAME_RATE_HZ, FRAME_SIZE, SAMPLE_RATE_HZ
 from model.seanet_streaming import (
     Chain,
     ChainState,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from model.attention import AttentionConfig, AttentionState, SlidingWindowAttention
-from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, check_codes, check_pcm
+from model.codec import Codec, check_codes, check_pcm
+from model.frame import FRAME_SIZE, SAMPLE_RATE_HZ
 from model.seanet_streaming import (
     Chain,
     ChainState,

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, check_codes, check_pcm
+from model.codec import Codec, check_codes, check_pcm
 from model.convnext import ConvNext, ConvNextState
+from model.frame import FRAME_SIZE, SAMPLE_RATE_HZ
 from model.quantizer import Quantized, SplitQuantizer
 from model.source import PITCH_BINS, PulseSource, SourceState, pitch_of_bins
 from model.spectrogram import InverseStft, LogMel

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ
+from model.frame import FRAME_SIZE, SAMPLE_RATE_HZ
 from model.spelling import PHONES, Spelling, SpellingConfig, letters_of
 from model.streaming import State, keep
 from model.tokens import STYLES, DialogueTokenizer

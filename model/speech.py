@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.codec import FRAME_SIZE, Codec
+from model.codec import Codec
 from model.depth import DepthConfig, DepthTransformer
+from model.frame import FRAME_SIZE
 from model.reading import Reader, ReaderConfig, ReaderState, Reading
 from model.streaming import State, keep
 from model.transformer import RMSNorm, Transformer, TransformerConfig, TransformerState

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from data.recordings import read, test_recordings
 from model.checkpoint import DEFAULT_CODEC, load_codec
-from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, frames_of
+from model.codec import Codec, frames_of
+from model.frame import FRAME_SIZE, SAMPLE_RATE_HZ
 from train.codec_samples import draw_spectrograms
 from train.scoring import baseline_codecs, recognizers
 from train.scoring.speech_metrics import at_16khz, score

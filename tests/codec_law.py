@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.codec import FRAME_SIZE, Codec, CodecFrame
+from model.codec import Codec, CodecFrame
+from model.frame import FRAME_SIZE
 from model.streaming import State
 
 FRAMES = 4

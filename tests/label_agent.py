@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.dialogue import AGENT, FRAME_S, Action, Dialogue
+from data.dialogue import AGENT, Action, Dialogue
 from data.voices.utterance import SAMPLE_RATE_HZ, Word
 from model.action_session import ActionEvent
 from model.agent import AgentFrame
-from model.codec import FRAME_SIZE
+from model.frame import FRAME_S, FRAME_SIZE
 from model.tokens import PAD, DialogueTokenizer, train_tokenizer
 
 _SAID = 2e-1  # loudness of noise in place of speech

@@ -10,11 +10,11 @@ import torch
 from tiny_duplex import TOOLS, tiny_duplex
 from torch import Tensor
 
-from data.dialogue import AGENTS, FLOORS, USERS
 from model.action_session import ActionEvent
 from model.agent import Agent, AgentConfig, AgentFrame
 from model.agent_state import AgentState
 from model.duplex import FRAME, Inputs, Outputs
+from model.frame import AGENTS, FLOORS, USERS
 from model.sampling import SamplingConfig
 from model.tokens import END, IDLE, PAD, serialize, serialize_context
 from train.duplex_inputs import inputs_of
@@ -130,7 +130,7 @@ def test_a_caller_in_a_batch_has_the_call_he_has_alone(agent: Agent) -> None:
         for n in range(FRAMES)
     ]
     assert events_of(by_himself, 0)
-    said = [[event[:-1] for _, event in events_of(run, row)] for run, row in
+    said = [[event[:6] for _, event in events_of(run, row)] for run, row in
             ((by_himself, 0), (tuple(together), 1))]  # fmt: skip
     assert said[0] == said[1]
     for one, many in zip(by_himself, together, strict=True):

@@ -5,14 +5,8 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import load_codec, save_codec
-from model.codec import (
-    FRAME_SIZE,
-    check_rate,
-    decode_file,
-    encode_file,
-    frames_of,
-    reconstruct,
-)
+from model.codec import check_rate, decode_file, encode_file, frames_of, reconstruct
+from model.frame import FRAME_SIZE
 from model.native_codec import NativeCodec, NativeCodecConfig
 
 SMALL = NativeCodecConfig(

@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data.dialogue import FLOORS, FRAME_S
 from data.shards import features
+from model.frame import FLOORS, FRAME_S
 from model.tokens import (
     END,
     IDLE,

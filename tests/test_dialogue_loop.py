@@ -18,13 +18,14 @@ from hydra.utils import instantiate
 from label_agent import LabelAgent, Part, part_of, tokenizer_of
 from omegaconf import OmegaConf
 
-from data.dialogue import AGENT, FRAME_S, USER, Action, Dialogue
+from data.dialogue import AGENT, USER, Action, Dialogue
 from data.line import Line
 from data.scripts.backend import Backend, prompts
 from data.scripts.domain import load_domain
 from data.scripts.script import Ran
 from data.suites.suite import Suites, load_suites
 from data.voices.utterance import SAMPLE_RATE_HZ
+from model.frame import FRAME_S
 from model.load_agent import load_agent
 from model.tokens import PAD, STYLES, train_tokenizer
 from train import dialogue_samples, talk

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import data.dictation
-from data.dialogue import AGENT, USER, USERS
+from data.dialogue import AGENT, USER
 from data.dictation import ROLE, DictationCorpus
 from data.line import LineShares
 from data.voices.silent import SILENT
+from model.frame import USERS
 
 
 def corpus(**changes) -> DictationCorpus:

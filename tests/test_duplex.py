@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.dialogue import AGENTS, USERS
 from model.depth import DepthConfig
 from model.duplex import ACTION, FRAME, DuplexConfig, DuplexModel, Inputs
+from model.frame import AGENTS, USERS
 from model.transformer import TransformerConfig
 from train.duplex_inputs import inputs_of
 from train.packing import DialogueBatch

@@ -20,8 +20,8 @@ from codec_law import (
 )
 from torch import Tensor
 
-from model.codec import FRAME_SIZE
 from model.encodec_codec import EncodecCodec, load_encodec
+from model.frame import FRAME_SIZE
 
 STEPS = 6  # EnCodec steps a frame
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")

@@ -393,6 +393,11 @@ def test_a_caller_is_opened_again_before_his_first_frame() -> None:
     assert [*agent.sessions] == [0]
 
 
+def test_who_brings_neither_role_nor_tools_is_in_at_once() -> None:
+    engine, _, _ = engine_of(FakeAgent(context=0))
+    assert engine.take(Open("a", "", [])) == Opened("a")
+
+
 def test_what_an_agent_is_told_and_may_do_can_change() -> None:
     """At a frame's end, not under an open action; bad tools are refused and change nothing."""
     engine, agent, _ = engine_of(FakeAgent(call_each=2))

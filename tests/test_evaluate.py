@@ -15,7 +15,8 @@ from data.recordings import Recording
 from data.voices.engines import flite
 from data.voices.phones import ARPABET
 from data.voices.utterance import Phone
-from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ, Codec, check_codes, check_pcm
+from model.codec import Codec, check_codes, check_pcm
+from model.frame import FRAME_SIZE, SAMPLE_RATE_HZ
 from model.streaming import State
 from train import intervals
 from train.evaluate import evaluate

@@ -18,7 +18,7 @@ from codec_law import (
     random_pcm,
 )
 
-from model.codec import FRAME_SIZE
+from model.frame import FRAME_SIZE
 from model.mimi_codec import MimiCodec, attention_of, load_mimi
 
 FRAMES = 7  # 14 steps of the transformers, whose window is 5 here

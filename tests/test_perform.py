@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.dialogue import AGENT, FRAME_S, USER, USERS, Action, Dialogue
+from data.dialogue import AGENT, USER, Action, Dialogue
 from data.perform import perform
 from data.scripts.compose import compose
 from data.scripts.domain import load_domain
@@ -15,6 +15,7 @@ from data.scripts.scene import load_scenes
 from data.scripts.script import Heard, Ran, Said, Script
 from data.timeline import Cast
 from data.voices import SAMPLE_RATE_HZ
+from model.frame import FRAME_S, USERS
 
 SILENT = Cast("silent", "silent", "silent")
 SEEDS = range(6)

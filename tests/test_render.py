@@ -7,22 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.dialogue import (
-    AGENT,
-    AGENTS,
-    AGENTS_BACKCHANNEL,
-    NOBODY,
-    USER,
-    USERS,
-    USERS_BACKCHANNEL,
-    Dialogue,
-    Spell,
-)
+from data.dialogue import AGENT, USER, Dialogue, Spell
 from data.line import Line, LineShares, over_line
 from data.render import Background, Placed, render
 from data.scripts.spoken_turn import SpokenTurn
 from data.scripts.turn import Call, Piece, Turn
 from data.voices import SAMPLE_RATE_HZ, Utterance, Word
+from model.frame import AGENTS, AGENTS_BACKCHANNEL, NOBODY, USERS, USERS_BACKCHANNEL
 
 
 def spoken(text: str, calls: tuple[Call, ...] = (), hz: float = 200.0) -> SpokenTurn:

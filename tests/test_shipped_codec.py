@@ -9,7 +9,8 @@ from torch import Tensor
 
 from data import recordings
 from model.checkpoint import DEFAULT_CODEC, load_codec
-from model.codec import FRAME_RATE_HZ, FRAME_SIZE, decode_file, encode_file, reconstruct
+from model.codec import decode_file, encode_file, reconstruct
+from model.frame import FRAME_RATE_HZ, FRAME_SIZE
 from model.native_codec import NativeCodec
 from train.bars import BARS
 from train.intervals import Metric

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.dialogue import FRAME_S
 from data.voices.phones import ARPABET
 from model.depth import DepthConfig
+from model.frame import FRAME_S
 from model.reading import Reader, ReaderConfig
 from model.speech import SpeechConfig, SpeechState, SpeechTransformer
 from model.spelling import PHONES, Spelling, SpellingConfig, letters_of

@@ -26,7 +26,8 @@ from data.turn_taking import Stretch, gaps_s, left_s, speech_s, stretches, turns
 from data.voices import say
 from data.voices.utterance import SAMPLE_RATE_HZ, Word
 from data.voices.words import words_by_comparison
-from model.codec import FRAME_RATE_HZ, Codec
+from model.codec import Codec
+from model.frame import FRAME_RATE_HZ
 from model.streaming import State
 
 SECONDS = 12.0

@@ -18,7 +18,7 @@ from torch.optim import AdamW
 
 from data.voices.phones import PHONES
 from model.checkpoint import load_codec
-from model.codec import FRAME_SIZE
+from model.frame import FRAME_SIZE
 from model.native_codec import NativeCodec, NativeCodecConfig
 from model.quantizer import Quantized
 from train.codebooks import CodebookTracker

@@ -15,7 +15,7 @@ from data import recordings
 from data.augment import add_noise, coloured_noise, fit, reverberate, speed, telephone
 from data.corpus import CorpusConfig, made, read_phones
 from data.voices.phones import PHONES
-from model.codec import FRAME_SIZE, SAMPLE_RATE_HZ
+from model.frame import FRAME_SIZE, SAMPLE_RATE_HZ
 
 _LABEL_STEP = FRAME_SIZE // 4  # 20 ms
 NO_LABEL = -100  # ignored by the loss

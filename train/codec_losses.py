@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.codec import SAMPLE_RATE_HZ
+from model.frame import SAMPLE_RATE_HZ
 from model.spectrogram import mel_filters
 
 _FLOOR = 1e-3

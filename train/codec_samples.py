@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from data.corpus import CorpusConfig, made
 from data.recordings import read
 from model.checkpoint import save_codec
-from model.codec import SAMPLE_RATE_HZ, reconstruct
+from model.codec import reconstruct
+from model.frame import SAMPLE_RATE_HZ
 from train.codec import CodecTraining
 
 matplotlib.use("Agg")

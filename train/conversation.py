@@ -7,9 +7,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dialogue import AGENT, FRAME_S, Action
+from data.dialogue import AGENT, Action
 from data.scripts.domain import HANDOFF
 from data.voices.utterance import SAMPLE_RATE_HZ, Word
+from model.frame import FRAME_S
 from model.tokens import SPECIAL_TOKENS, DialogueTokenizer
 
 _WINDOW = SAMPLE_RATE_HZ // 50  # 20 ms, over which loudness is measured

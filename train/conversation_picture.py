@@ -15,8 +15,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from data.dialogue import AGENT, FLOORS, FRAME_S, USER
+from data.dialogue import AGENT, USER
 from data.voices.utterance import SAMPLE_RATE_HZ
+from model.frame import FLOORS, FRAME_S
 from train.conversation import Calls, Conversation, Event
 
 matplotlib.use("Agg")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.dialogue import USERS, USERS_BACKCHANNEL
 from model.duplex import FRAME, PADDING, DuplexConfig, Inputs
+from model.frame import USERS, USERS_BACKCHANNEL
 from train.packing import DialogueBatch
 
 

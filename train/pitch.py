@@ -6,7 +6,7 @@ Boersma's method (1993): the autocorrelation of a window divided by that of the 
 import torch
 from torch import Tensor, nn
 
-from model.codec import SAMPLE_RATE_HZ
+from model.frame import SAMPLE_RATE_HZ
 from model.source import MAX_PITCH_HZ, MIN_PITCH_HZ
 
 _DECIMATION = 3  # 8 kHz is plenty for pitch

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dialogue import FRAME_S
+from model.frame import FRAME_S
 from model.tokens import IDLE, MADE, PAD, DialogueTokenizer, serialize, serialize_context
 from train.text_streams import Row, Text, agent_texts, lay, user_texts, written
 

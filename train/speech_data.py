@@ -21,8 +21,8 @@ from torch.utils import data
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data.dialogue import FRAME_S
 from data.sentences import split_of
+from model.frame import FRAME_S
 from model.reading import Reader
 from model.speech import SpeechTransformer
 from model.spelling import PHONES, letters_of

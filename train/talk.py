@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from data.dialogue import AGENT, FLOORS, FRAME_S, USER
+from data.dialogue import AGENT, USER
 from data.scripts.backend import Backend, prompts
 from data.scripts.domain import load_domain
 from data.voices.utterance import SAMPLE_RATE_HZ, at_24khz
+from model.frame import FLOORS, FRAME_S
 from model.load_agent import load_agent
 from train.conversation import Conversation, Event
 from train.conversation_picture import draw

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dialogue import FRAME_S
+from model.frame import FRAME_S
 from model.tokens import DialogueTokenizer
 
 Row = Mapping[str, Any]  # of a shard: data.shards.features

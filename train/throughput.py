@@ -19,8 +19,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from data.dialogue import FLOORS
 from model.duplex import FRAME, DuplexConfig, DuplexModel, Inputs, Stream
+from model.frame import FLOORS
 from model.transformer import TransformerConfig
 from train import report
 from train.intervals import Metric, exact, median

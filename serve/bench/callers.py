@@ -9,8 +9,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from data.dialogue import FRAME_S
-from model.codec import FRAME_SIZE
+from model.frame import FRAME_S, FRAME_SIZE
 from serve.engine.messages import Close, Command, Frame, Heard, Open, Opened, Refused, Reply
 from train.talk import read_call
 

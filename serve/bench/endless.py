@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.dialogue import FRAME_S
 from data.scripts.backend import Backend, prompts
 from data.scripts.domain import load_domain
+from model.frame import FRAME_S
 from serve.bench.callers import WAIT_S, Line, read_speech
 from serve.bench.engine_process import EngineProcess
 from serve.engine.messages import Acted, Close, Frame, Heard, Open, Result

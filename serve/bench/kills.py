@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.dialogue import FRAME_S
+from model.frame import FRAME_S
 from serve.bench.callers import Callers, read_speech
 from serve.bench.engine_process import EngineProcess
 from serve.bench.ramp import COLD_FRAMES, figures

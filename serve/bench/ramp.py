@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from data.dialogue import FRAME_S
+from model.frame import FRAME_S
 from serve.bench.callers import Callers, read_speech
 from serve.bench.engine_process import EngineProcess
 from serve.engine.messages import Heard, Refused

@@ -4,7 +4,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from data.dialogue import FRAME_S
+from model.frame import FRAME_S
 from serve.bench.callers import SYSTEM, WAIT_S, Callers, Line, read_speech
 from serve.bench.engine_process import EngineProcess
 from serve.bench.ramp import COLD_FRAMES, figures

@@ -8,7 +8,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from data.dialogue import FRAME_S
+from model.frame import FRAME_S
 from serve.bench.callers import SYSTEM, WAIT_S, Callers, read_speech
 from serve.bench.engine_process import EngineProcess
 from serve.engine.messages import Close, Heard, Open, Saved

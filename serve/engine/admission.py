@@ -9,7 +9,7 @@ from collections import deque
 
 import numpy as np
 
-from data.dialogue import FRAME_S
+from model.frame import FRAME_S
 
 _REMEMBERED = 8000  # frames: a minute and more of eight callers
 _FEWEST = 20  # frames before anything is predicted

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.action_session import ActionEvent
-from model.codec import FRAME_SIZE
+from model.frame import FRAME_SIZE
 from model.streaming import State
 from model.tokens import PAD
 from serve.engine.admission import Admission
@@ -245,12 +245,13 @@ class Engine:
                 self.agent.begin(self.state, slot, command.system, command.tools, seed)
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
-        opening = None if prefix else command
+        is_in = prefix is not None or not is_waiting(self.agent.sessions[slot])
+        opening = None if is_in else command
         if known:
             known.opening = opening
         else:
             self._let_in(EngineSession(name, slot, self.clock(), opening=opening), command)
-        return Opened(name) if prefix else None
+        return Opened(name) if is_in else None
 
     def _resume(self, command: Resume) -> Reply:
         """A caller who was let in before: there only has to be a slot."""

@@ -131,6 +131,7 @@ class Acted(msgspec.Struct, tag=True, frozen=True):
     tool: str
     arguments: Mapping[str, Any]
     confidence: float
+    revises: int = 0
 
 
 class Closed(msgspec.Struct, tag=True, frozen=True):

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dialogue import FRAME_S
 from model.agent import SavedCaller
+from model.frame import FRAME_S
 from serve.engine.messages import Open, Result, Tell
 
 
@@ -41,8 +41,8 @@ class EngineSession:
 
     `opening` is how he came in, until his prompt is taken in. `actions_left` are the action
     positions that may still come before his next frame; `heard` is the last frame that was heard.
-    `told`, results and what else he is told, wait for theirs; so many were `taken`. He was saved last, of `saves` times, at frame
-    `saved_at`, as far as `known` (`model.snapshot.save`).
+    `told`, results and what else he is told, wait for theirs; so many were `taken`. He was saved
+    last, of `saves` times, at frame `saved_at`, as far as `known` (`model.snapshot.save`).
     """
 
     name: str

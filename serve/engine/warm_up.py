@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable
 
-from data.dialogue import FRAME_S
-from model.codec import FRAME_SIZE
+from model.frame import FRAME_S, FRAME_SIZE
 from serve.engine.admission import Admission
 from serve.engine.engine import Engine
 from serve.engine.messages import Close, Frame, Open, Refused

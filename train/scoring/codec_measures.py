@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.codec import FRAME_RATE_HZ, FRAME_SIZE, Codec, encode_file, reconstruct
+from model.codec import Codec, encode_file, reconstruct
+from model.frame import FRAME_RATE_HZ, FRAME_SIZE
 
 Audio = NDArray[np.float32]
 Codes = NDArray[np.int64]

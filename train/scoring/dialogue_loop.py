@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.dialogue import FRAME_S, USER, Action, Dialogue
+from data.dialogue import USER, Action, Dialogue
 from data.scripts.backend import Backend
 from model.action_session import ActionEvent
 from model.agent import AgentFrame
-from model.codec import FRAME_SIZE
+from model.frame import FRAME_S, FRAME_SIZE
 from model.tokens import DialogueTokenizer
 from train.conversation import Conversation, Event, Wait, words_of
 from train.scoring.patience import MOST_FRAMES, is_quiet, waits_of

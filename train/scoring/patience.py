@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dialogue import AGENT, FRAME_S, USER, Dialogue, Spell
+from data.dialogue import AGENT, USER, Dialogue, Spell
 from data.voices.utterance import SAMPLE_RATE_HZ
+from model.frame import FRAME_S
 from train.conversation import Wait
 
 MOST_FRAMES = 125  # that he waits: 10 s

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from data.dialogue import FRAME_S
 from data.monologues import scripted_turns
 from data.sentences import sentences
 from data.voices import Utterance, say
 from model.checkpoint import Duplex, load_codec, load_duplex
-from model.codec import FRAME_SIZE, Codec, decode_file, reconstruct
+from model.codec import Codec, decode_file, reconstruct
+from model.frame import FRAME_S, FRAME_SIZE
 from model.sampling import SamplingConfig, sample, uniforms
 from model.speech import SpeechConfig, SpeechTransformer
 from model.tokens import DialogueTokenizer, load_tokenizer
