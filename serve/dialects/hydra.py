@@ -1,0 +1,199 @@
+"""smallest.ai's Hydra protocol (`/waves/v1/s2s`): named as OpenAI's Realtime, and turn by turn.
+
+A client waits for `session.created`, sends `session.configure` once and speaks from then on; later
+it may only change its tools. What calls have brought goes to the agent at once: `response.create`
+behind it only opens the response that the agent will answer in.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from serve.dialects.dialect import CLOSE_CODES, Disconnect, Send
+from serve.dialects.hydra_conversation import Conversation
+from serve.dialects.hydra_events import (
+    ClientMessage,
+    FunctionCallOutput,
+    InputAudioAppend,
+    ItemCreate,
+    MessageItem,
+    Refusal,
+    ResponseCancel,
+    ResponseCreate,
+    SessionConfig,
+    SessionConfigure,
+    SessionUpdate,
+    decoded,
+)
+from serve.gateway.audio import AudioFormat
+from serve.gateway.events import (
+    FRAME_MS,
+    Answer,
+    Begin,
+    CallCancelled,
+    CallConfirmed,
+    CallMade,
+    CallOpened,
+    Command,
+    Configure,
+    Configured,
+    Ended,
+    Event,
+    HandedOff,
+    Heard,
+    Note,
+    Problem,
+    Say,
+    Settings,
+    Started,
+)
+
+_BY = {"user": "The caller writes: ", "system": "", "assistant": "You have said before: "}
+_SETTINGS = ("instructions", "tools", "voice", "format")
+
+
+class Hydra:
+    """One client's session with `model`. With `extensions` it is also told what only we have."""
+
+    opening = Configure(
+        input_format=AudioFormat("pcm16", 16_000), output_format=AudioFormat("pcm16", 48_000)
+    )
+
+    def __init__(self, model: str, extensions: bool) -> None:
+        self._model, self._has_extensions = model, extensions
+        self._config: SessionConfig | None = None
+        self._is_configured = False  # as the client knows
+        self._conversation = Conversation()
+
+    def received(self, data: str | bytes) -> Iterator[Command | Send | Disconnect]:
+        """See Dialect."""
+        message = decoded(data)
+        if isinstance(message, Refusal):
+            yield self._error(message)
+        elif self._config is None and isinstance(message, SessionUpdate):
+            code, text = "invalid_request_error", "session.configure comes first"
+            yield self._error(Refusal(code, text, client_event_id=message.event_id))
+        else:
+            yield from self._do(message)
+
+    def told(self, event: Event) -> Iterator[Send | Disconnect]:
+        """See Dialect."""
+        match event:
+            case Started(session_id):
+                self._conversation.session_id = session_id
+                token = {"resume_token": event.resume_token} if self._has_extensions else {}
+                yield self._conversation.event("session.created", session_id=session_id, **token)
+            case Configured(settings):
+                yield self._tell_settings(settings)
+            case Heard() if self._is_configured:
+                yield from self._conversation.hear(event)
+            case CallMade():
+                yield from self._conversation.call(event)
+                yield from self._extend_call(event)
+            case CallOpened(call_id, number):
+                yield from self._extend("call.opened", number, call_id=call_id)
+            case CallCancelled(call_id, number):
+                yield from self._extend("call.cancelled", number, call_id=call_id)
+            case CallConfirmed(call_id, number):
+                yield from self._extend("call.confirmed", number, call_id=call_id)
+            case HandedOff(number, arguments):
+                yield from self._extend("handoff", number, arguments=arguments)
+            case Problem():
+                yield from self._fail(event)
+            case Ended(reason):
+                yield Disconnect(CLOSE_CODES[reason], reason)
+
+    def _do(self, message: ClientMessage) -> Iterator[Command | Send]:
+        match message:
+            case SessionConfigure(session) if self._config is None:
+                yield from self._configure(session)
+            case SessionUpdate(session) if session.tools is not None:
+                yield Configure(tools=tuple(tool.as_setting() for tool in session.tools))
+            case InputAudioAppend(audio) if self._config:
+                yield Say(audio)
+            case ItemCreate(item):
+                yield from self._create_item(item)
+            case ResponseCreate():
+                yield from self._conversation.answer()
+            case ResponseCancel(response_id):
+                yield from self._conversation.cancel(response_id)
+
+    def _configure(self, config: SessionConfig) -> Iterator[Command]:
+        self._config = config
+        tools = config.tools
+        yield Configure(
+            instructions=config.instructions,
+            tools=None if tools is None else tuple(tool.as_setting() for tool in tools),
+            voice=config.voice,
+            input_format=AudioFormat("pcm16", config.input_audio_sample_rate),
+            output_format=AudioFormat("pcm16", config.output_audio_sample_rate),
+        )
+        if config.generate_initial_response:
+            yield Begin()
+
+    def _create_item(self, item: FunctionCallOutput | MessageItem) -> Iterator[Command | Send]:
+        if isinstance(item, FunctionCallOutput):
+            yield Answer(item.call_id, item.output)
+        elif item.text:
+            yield Note(_BY[item.role] + item.text)
+        yield from self._conversation.created(**msgspec.to_builtins(item))
+
+    def _tell_settings(self, settings: Settings) -> Send:
+        tools = [{"type": "function", **tool} for tool in settings.tools]
+        if self._is_configured:
+            return self._conversation.event("session.updated", session={"tools": tools})
+        self._is_configured = True
+        assert self._config
+        session = {
+            "model": self._model,
+            "instructions": settings.instructions,
+            "voice": settings.voice,
+            "tools": tools,
+            "generate_initial_response": bool(self._config.generate_initial_response),
+            "input_audio_format": "pcm16",
+            "input_audio_sample_rate": settings.input_format.rate_hz,
+            "output_audio_format": "pcm16",
+            "output_audio_sample_rate": settings.output_format.rate_hz,
+        }
+        return self._conversation.event("session.configured", session=session)
+
+    def _fail(self, problem: Problem) -> Iterator[Send | Disconnect]:
+        param = problem.param or None
+        if param in _SETTINGS:
+            param = f"session.{param}"
+            if not self._is_configured:
+                self._config = None  # the client may try again
+        if self._conversation.session_id:
+            yield self._error(Refusal(problem.code, problem.message, param))
+        elif problem.retry_after_s:
+            refusal = Refusal("server_full", problem.message)
+            yield self._error(refusal, retry_after_s=problem.retry_after_s)
+            yield Disconnect(1013, refusal.code)
+        else:
+            yield self._error(Refusal(problem.code, problem.message, param))
+            yield Disconnect(1008, problem.code)
+
+    def _extend_call(self, call: CallMade) -> Iterator[Send]:
+        about: dict[str, Any] = {"call_id": call.call_id, "confidence": call.confidence}
+        yield from self._extend("call.made", call.number, **about, supersedes=call.supersedes)
+        if call.supersedes:
+            about = {"call_id": call.supersedes, "superseded_by": call.call_id}
+            yield from self._extend("call.superseded", call.number, **about)
+
+    def _extend(self, kind: str, number: int, **fields: Any) -> Iterator[Send]:
+        """An event that Hydra does not have."""
+        if self._has_extensions:
+            at_ms = number * FRAME_MS
+            yield self._conversation.event(f"duologue.{kind}", at_ms=at_ms, **fields)
+
+    def _error(self, refusal: Refusal, **fields: Any) -> Send:
+        error = {
+            "type": "server_error" if refusal.code == "server_full" else "invalid_request_error",
+            "code": refusal.code,
+            "message": refusal.message,
+            "param": refusal.param,
+            "event_id": refusal.client_event_id,
+            **fields,
+        }
+        return self._conversation.event("error", error=error)

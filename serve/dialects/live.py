@@ -1,0 +1,71 @@
+"""OpenAI's Live protocol (`/v1/live/sessions`): full duplex, as our agent is.
+
+Every frame's sound is sent, silence too, and what both say as it comes. The first message sets the
+session; all else is as for who is attached to it (`serve/dialects/live_sideband.py`).
+"""
+
+from collections.abc import Iterator
+
+from serve.dialects.live_events import ClientMessage, InputAudioAppend, SessionStart
+from serve.dialects.live_objects import DELEGATE, Refusal
+from serve.dialects.live_sideband import LiveSideband, Out
+from serve.gateway.events import Begin, Configure, Heard, Say
+
+
+class Live(LiveSideband):
+    """The client whose session it is. `sends_audio` is whether sound goes both ways in messages;
+    over WebRTC it has its own way, and messages come over a data channel that a session may narrow
+    (`session.client`). There `session.start` is made of the request that opened the session."""
+
+    def __init__(
+        self,
+        model: str,
+        extensions: bool,
+        sends_audio: bool = True,
+        started_at_s: int = 0,
+        lasts_s: int = 0,
+    ):
+        super().__init__(model, extensions, started_at_s, lasts_s)
+        self._sends_audio = sends_audio
+        self._is_asked_for = False  # whether session.start has come
+        self._is_started = False
+
+    def _obeyed(self, message: ClientMessage | Refusal) -> Iterator[Out]:
+        match message:
+            case Refusal():
+                yield self._error(message)
+            case SessionStart() if not self._is_asked_for:
+                self._is_asked_for = True
+                yield from self._asked_for(message)
+            case _ if not self._is_asked_for:
+                reason = "The first message must be session.start."
+                yield self._refused(message, "session_not_started", reason, "type")
+            case _ if not self._permissions.may_send(message.type):
+                reason = "session.client.data_channel does not allow it."
+                yield self._refused(message, "not_allowed", reason, "type")
+            case InputAudioAppend() if self._sends_audio:
+                yield Say(message.audio)
+            case _:
+                yield from super()._obeyed(message)
+
+    def _asked_for(self, message: SessionStart) -> Iterator[Out]:
+        session = message.session
+        self._pending.append(message.event_id)
+        if session.client and not self._sends_audio:
+            self._permissions = session.client.data_channel
+        sound = session.audio.format if session.audio and self._sends_audio else None
+        sound = sound and sound.as_audio_format()
+        tools = self._offered(session.responses) if session.responses else (DELEGATE,)
+        yield Configure(session.role, tools, session.voice, sound, sound)
+        yield Begin()
+
+    def _configured(self, client_event_id: str | None) -> Iterator[Out]:
+        if self._is_started:
+            yield from super()._configured(client_event_id)
+        else:
+            self._is_started = True
+            yield self._event("session.started", client_event_id, session=self._session())
+
+    def _sounded(self, frame: Heard) -> Iterator[Out]:
+        if self._sends_audio:
+            yield {"type": "session.output_audio.delta", "delta": frame.audio}

@@ -1,0 +1,330 @@
+"""A connection that is attached to a session of OpenAI's Live protocol.
+
+It is told what the session's own client is (`serve/dialects/live.py`) and may do the same, but for
+the caller's sound. It is not told of what was before it came.
+
+Our agent makes its own calls, as Live's "delegate" does there. So every call is a delegation of its
+own, with one response of one call, complete at once; what comes back goes to the agent when it
+comes, and `response.create` is answered by a response with nothing in it. Where a session delegates
+to its client instead, the agent has one tool, `DELEGATE`: the first commentary on the delegation is
+what that call has brought.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from serve.dialects.dialect import CLOSE_CODES, Disconnect, Send
+from serve.dialects.live_config import DataChannel, ResponsesConfig
+from serve.dialects.live_events import (
+    ClientMessage,
+    CommentaryAppend,
+    FunctionCallOutput,
+    InputAudioAppend,
+    InputAudioMute,
+    InputAudioUnmute,
+    InstructionsAppend,
+    MessageItem,
+    ResponseCreate,
+    ResponseItemCreate,
+    SessionClose,
+    SessionStart,
+    SessionUpdate,
+    ThinkingAppend,
+    decoded,
+)
+from serve.dialects.live_objects import (
+    Refusal,
+    delegates_to_client,
+    error_object,
+    function_call_events,
+    refusal_of,
+    response_events,
+    session_config,
+)
+from serve.gateway.audio import AudioFormat
+from serve.gateway.events import (
+    FRAME_MS,
+    Answer,
+    CallCancelled,
+    CallConfirmed,
+    CallMade,
+    CallOpened,
+    Command,
+    Configure,
+    Configured,
+    Ended,
+    Event,
+    HandedOff,
+    HangUp,
+    Heard,
+    Mute,
+    Note,
+    Problem,
+    Settings,
+    Started,
+)
+
+USAGE_FRAMES = 200  # between two reports: 16 s
+_PENDING = 32  # updates of settings that are not yet answered
+_WORDS = {  # what the agent is told of an append
+    InstructionsAppend: "From now on: {}",
+    ThinkingAppend: "To know, not to say: {}",
+    CommentaryAppend: "Tell the caller, in your own words: {}",
+}
+_REASONS = {"hang_up": "close_requested", "too_long": "expired"}  # else connection_lost
+_DELEGATION, _RESPONSE = "delegation_", "resp_"  # before a call's id
+
+ServerEvent = dict[str, Any]
+Out = Command | Disconnect | ServerEvent
+
+
+class LiveSideband:
+    """One attached connection. `model` is what the session's model is called, `started_at_s` (Unix
+    time) when the session began and `lasts_s` how long it may last; with `extensions` the client is
+    told what Live has no words for."""
+
+    opening = Configure()
+
+    def __init__(self, model: str, extensions: bool, started_at_s: int = 0, lasts_s: int = 0):
+        self._model = model
+        self._extensions = extensions
+        self._started_at_s = started_at_s
+        self._lasts_s = lasts_s
+        self._session_id = ""
+        self._settings = Settings()
+        self._tools: tuple[Any, ...] = ()  # that there are while the client lets them be called
+        self._may_call = True
+        self._pending: deque[str | None] = deque()  # ids of updates that are not yet answered
+        self._delegated: set[str] = set()  # calls that wait for the client's commentary
+        self._recalled: set[str] = set()  # such calls that the caller wants no more
+        self._answered: str | None = None  # the call of the last result
+        self._close_id: str | None = None  # of the client's session.close
+        self._permissions = DataChannel()
+        self._is_started = True
+        self._events_sent = 0
+        self._heard_ms = 0
+
+    def received(self, data: str | bytes) -> Iterator[Command | Send | Disconnect]:
+        """See Dialect."""
+        yield from self._encoded(self._obeyed(decoded(data)))
+
+    def told(self, event: Event) -> Iterator[Send | Disconnect]:
+        """See Dialect."""
+        yield from self._encoded(self._reported(event))
+
+    def _encoded(self, outs: Iterator[Any]) -> Iterator[Any]:
+        for out in outs:
+            if not isinstance(out, dict):
+                yield out
+            elif self._permissions.may_see(out):
+                yield Send(msgspec.json.encode(out).decode())
+
+    # From the client.
+
+    def _obeyed(self, message: ClientMessage | Refusal) -> Iterator[Out]:
+        match message:
+            case Refusal():
+                yield self._error(message)
+            case SessionUpdate():
+                yield from self._updated(message)
+            case InputAudioMute() | InputAudioUnmute():
+                yield Mute(isinstance(message, InputAudioMute))
+                yield self._event(f"{message.type}d", message.event_id)
+            case InstructionsAppend() | ThinkingAppend() | CommentaryAppend():
+                yield from self._appended(message)
+            case ResponseItemCreate() | ResponseCreate() if self._is_client_delegate:
+                reason = f"{message.type} requires Responses delegation."
+                yield self._refused(message, "wrong_delegation", reason, "type")
+            case ResponseItemCreate(item=FunctionCallOutput() as item):
+                self._answered = item.call_id
+                yield Answer(item.call_id, item.text)
+            case ResponseItemCreate(item=MessageItem() as item):
+                yield Note(f"Written by the {item.role}: {item.text}")
+            case ResponseCreate():
+                yield from self._continued()
+            case SessionClose():
+                self._close_id = message.event_id
+                yield HangUp()
+            case SessionStart() | InputAudioAppend():
+                reason = f"{message.type} is not for this connection, or not now."
+                yield self._refused(message, "not_allowed", reason, "type")
+
+    def _updated(self, message: SessionUpdate) -> Iterator[Out]:
+        delegation = message.session.delegation
+        responses = message.session.responses
+        if delegation and self._is_client_delegate == (responses is not None):
+            reason = "A session delegates to whom it did when it began."
+            yield self._refused(message, "immutable_parameter", reason, "session.delegation.type")
+        elif len(self._pending) == _PENDING:
+            yield self._refused(message, "too_many_updates", "Too many updates are under way.")
+        else:
+            self._pending.append(message.event_id)
+            if responses and responses.instructions:
+                yield Note(_WORDS[InstructionsAppend].format(responses.instructions))
+            yield Configure(tools=self._offered(responses or ResponsesConfig()))
+
+    def _offered(self, responses: ResponsesConfig) -> tuple[Mapping[str, Any], ...] | None:
+        """The tools that the agent is to have from now on, None where that stays."""
+        if responses.functions is None and responses.tool_choice is None:
+            return None
+        if responses.functions is not None:
+            self._tools = responses.functions
+        if responses.tool_choice is not None:
+            self._may_call = responses.tool_choice != "none"
+        return self._tools if self._may_call else ()
+
+    def _appended(
+        self, message: InstructionsAppend | ThinkingAppend | CommentaryAppend
+    ) -> Iterator[Out]:
+        if message.delegation_id is not None and not self._is_client_delegate:
+            reason = "Delegations to Responses take no appends: delegation_id must be null."
+            yield self._refused(message, "wrong_delegation", reason, "delegation_id")
+            return
+        call_id = (message.delegation_id or "").removeprefix(_DELEGATION)
+        if isinstance(message, CommentaryAppend) and call_id in self._delegated:
+            self._delegated.remove(call_id)
+            yield Answer(call_id, message.content)
+        elif call_id not in self._recalled:
+            yield Note(_WORDS[type(message)].format(message.content))
+        now_ms = self._heard_ms
+        yield self._event(f"{message.type}ed", message.event_id, start_ms=now_ms, end_ms=now_ms)
+
+    def _continued(self) -> Iterator[Out]:
+        delegation_id = self._answered and _DELEGATION + self._answered
+        self._answered = None
+        yield from self._responded(delegation_id, f"{self._session_id}_{self._events_sent}", [])
+
+    # From the session.
+
+    def _reported(self, event: Event) -> Iterator[Out]:
+        match event:
+            case Started():
+                self._session_id = event.session_id
+                self._set(event.settings)
+            case Configured():
+                self._set(event.settings)
+                yield from self._configured(self._pending.popleft() if self._pending else None)
+            case Heard() if self._is_started:
+                yield from self._heard(event)
+            case CallMade():
+                yield from self._called(event)
+            case CallOpened():
+                yield from self._extra("call.opened", event.number, call_id=event.call_id)
+            case CallCancelled():
+                self._recall(event.call_id)
+                yield from self._extra("call.cancelled", event.number, call_id=event.call_id)
+            case CallConfirmed():
+                yield from self._extra("call.confirmed", event.number, call_id=event.call_id)
+            case HandedOff():
+                yield from self._extra("handoff", event.number, arguments=dict(event.arguments))
+            case Problem():
+                yield from self._failed(event)
+            case Ended():
+                yield from self._ended(event)
+
+    def _recall(self, call_id: str) -> None:
+        if call_id in self._delegated:
+            self._delegated.remove(call_id)
+            self._recalled.add(call_id)
+
+    def _set(self, settings: Settings) -> None:
+        self._settings = settings
+        self._tools = settings.tools or self._tools
+
+    def _configured(self, client_event_id: str | None) -> Iterator[Out]:
+        """What the client is told when settings have changed."""
+        yield self._event("session.updated", client_event_id, session=self._session())
+
+    def _heard(self, frame: Heard) -> Iterator[Out]:
+        self._heard_ms = frame.start_ms + FRAME_MS
+        yield from self._sounded(frame)
+        for side, text in (("input", frame.user_text), ("output", frame.agent_text)):
+            if text:
+                transcript = {"delta": text, **_span(frame)}
+                yield self._event(f"session.{side}_transcript.delta", None, **transcript)
+        if (frame.number + 1) % USAGE_FRAMES == 0:
+            yield self._event("session.usage.updated", usage=self._usage())
+
+    def _sounded(self, frame: Heard) -> Iterator[Out]:
+        """What the client is told of the agent's sound; those who are attached, in one format."""
+        if self._settings.output_format == AudioFormat():
+            yield {"type": "session.output_audio.delta", "delta": frame.audio, **_span(frame)}
+
+    def _called(self, call: CallMade) -> Iterator[Out]:
+        if call.supersedes:
+            self._recall(call.supersedes)
+            known = {"superseded_by": call.call_id, "confidence": call.confidence}
+            yield from self._extra("call.superseded", call.number, call_id=call.supersedes, **known)
+        delegation = {"id": _DELEGATION + call.call_id, "type": "delegation", "target": "client"}
+        if self._is_client_delegate:
+            self._delegated.add(call.call_id)
+        else:
+            delegation |= {"target": "responses", "response_id": _RESPONSE + call.call_id}
+        at = {"offset_ms": call.number * FRAME_MS, "delegation": delegation}
+        yield self._event("session.delegation.created", None, **at)
+        if not self._is_client_delegate:
+            yield from self._responded(delegation["id"], call.call_id, function_call_events(call))
+
+    def _failed(self, problem: Problem) -> Iterator[Out]:
+        refusal, is_of_settings = refusal_of(problem)
+        if is_of_settings and self._pending:
+            refusal = replace(refusal, client_event_id=self._pending.popleft())
+        yield self._error(refusal, problem.retry_after_s)
+        if not self._is_started and (is_of_settings or problem.retry_after_s):
+            yield Disconnect(1013 if problem.retry_after_s else 1008, problem.code)
+
+    def _ended(self, event: Ended) -> Iterator[Out]:
+        reason = _REASONS.get(event.reason, "connection_lost")
+        if self._is_started:
+            closed = {"reason": reason, "session": self._session(), "usage": self._usage()}
+            yield self._event("session.closed", self._close_id, **closed)
+        yield Disconnect(CLOSE_CODES[event.reason], event.reason)
+
+    # What servers send.
+
+    def _event(self, kind: str, client_event_id: str | None = None, **fields: Any) -> ServerEvent:
+        self._events_sent += 1
+        event_id = f"event_{self._session_id}_{self._events_sent}"
+        answered = {"client_event_id": client_event_id} if client_event_id else {}
+        return {"type": kind, "event_id": event_id, **answered, **fields}
+
+    def _refused(
+        self, message: ClientMessage, code: str, reason: str, param: str | None = None
+    ) -> ServerEvent:
+        return self._error(Refusal(code, reason, param, message.event_id))
+
+    def _error(self, refusal: Refusal, retry_after_s: float = 0.0) -> ServerEvent:
+        error = error_object(refusal, retry_after_s)
+        return self._event("error", refusal.client_event_id, error=error)
+
+    def _extra(self, kind: str, number: int, **fields: Any) -> Iterator[Out]:
+        if self._extensions:
+            yield self._event(f"duologue.{kind}", at_ms=number * FRAME_MS, **fields)
+
+    def _responded(
+        self, delegation_id: str | None, name: str, made: Iterable[ServerEvent]
+    ) -> Iterator[Out]:
+        """A response from its creation to its completion, with what is `made` in it."""
+        created_at_s = self._started_at_s + self._heard_ms / 1000
+        for event in response_events(_RESPONSE + name, self._model, created_at_s, made):
+            yield self._event("response.event", delegation_id=delegation_id, event=event)
+
+    def _session(self) -> ServerEvent:
+        expires_at = self._started_at_s + self._lasts_s
+        identity = {"id": self._session_id, "model": self._model, "expires_at": expires_at}
+        return {**identity, "status": "active", **session_config(self._settings, self._model)}
+
+    def _usage(self) -> dict[str, Any]:
+        return {"seconds": self._heard_ms / 1000}
+
+    @property
+    def _is_client_delegate(self) -> bool:
+        return delegates_to_client(self._settings)
+
+
+def _span(frame: Heard) -> dict[str, int]:
+    return {"start_ms": frame.start_ms, "end_ms": frame.start_ms + FRAME_MS}

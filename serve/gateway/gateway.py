@@ -1,0 +1,165 @@
+"""All sessions of one gateway: who may come in, whose they are, how they end."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from serve.dialects.dialect import Dialect
+from serve.gateway.events import EndReason
+from serve.gateway.limits import Admission, Limits, OverLimit, Tenant
+from serve.gateway.link import Link
+from serve.gateway.metrics import Metrics
+from serve.gateway.refusal import Refusal
+from serve.gateway.session import AtCapacity, Session, SessionConfig
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class GatewayConfig:
+    """`models` are names that clients may ask for, each with others that mean the same. A client
+    whose socket is lost may come back to his session within `resume_s`; the engine lets somebody in
+    within `open_s` or not at all; a gateway that ends waits `drain_s` for its sessions. Pages of
+    `origins` may call from browsers; without any, those of loopback may."""
+
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"nano": ()})
+    origins: tuple[str, ...] = ()
+    resume_s: float = 30.0
+    open_s: float = 3.0
+    drain_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        assert self.models, "models: there must be one"
+        for name in ("resume_s", "open_s", "drain_s"):
+            assert getattr(self, name) > 0, f"{name} {getattr(self, name)} must be positive"
+
+    def model(self, name: str | None) -> str:
+        """The name as it was asked for, or that of the first model. Raises Refusal."""
+        known = {*self.models, *(other for others in self.models.values() for other in others)}
+        if name and name not in known:
+            message = f"model is {name[:80]!r}: must be one of {', '.join(self.models)}"
+            raise Refusal(404, "model_not_found", message, "model")
+        return name or next(iter(self.models))
+
+
+@dataclass
+class Line:
+    """A session, whose it is, and what its client is told in."""
+
+    session: Session
+    tenant: Tenant
+    dialect: Dialect
+    admission: Admission
+    is_resumable: bool
+    opened_at_s: int  # Unix time
+    sockets: int = 0
+
+
+class Gateway:
+    """`lines` are by session id. Nothing here knows HTTP."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        session: SessionConfig,
+        link: Link,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> None:
+        self.config, self.link, self.limits, self.metrics = config, link, limits, metrics
+        self.lines: dict[str, Line] = {}
+        self.is_draining = False
+        self.session_config = session
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(
+        self, tenant: Tenant, address: str, dialect: Dialect, name: str, is_resumable: bool
+    ) -> Line:
+        """A new session for a client at `address` who speaks the dialect `name`. Raises Refusal."""
+        if self.is_draining:
+            raise Refusal(503, "draining", "this server ends: try again", retry_after_s=1.0)
+        try:
+            admission = self.limits.admit(tenant, address)
+        except OverLimit as over:
+            raise Refusal(429, over.code, str(over), retry_after_s=over.retry_after_s) from over
+        identity = (secrets.token_hex(12), secrets.token_urlsafe(24), secrets.randbits(31))
+        session = Session(*identity, self.link, self.session_config, self.metrics)
+        try:
+            await session.open(self.config.open_s)
+        except AtCapacity as full:
+            admission.release()
+            raise Refusal(503, full.code, str(full), retry_after_s=full.retry_after_s) from full
+        except asyncio.CancelledError:
+            admission.release()
+            raise
+        line = Line(session, tenant, dialect, admission, is_resumable, int(time.time()))
+        self.lines[session.name] = line
+        session.take(dialect.opening)
+        task = asyncio.create_task(self._run(line, name))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return line
+
+    def find(self, session_id: str, tenant: Tenant) -> Line:
+        """A tenant's own session. Raises Refusal alike where it is another's and where there is
+        none."""
+        line = self.lines.get(session_id)
+        if line is None or line.tenant.name != tenant.name:
+            raise Refusal(404, "session_not_found", "there is no such session", "session_id")
+        return line
+
+    def resume(self, token: str, tenant: Tenant) -> Line:
+        """The session that a client has lost its socket to. Raises Refusal."""
+        for line in self.lines.values():
+            is_it = secrets.compare_digest(line.session.resume_token.encode(), token.encode())
+            is_his = line.tenant.name == tenant.name and line.is_resumable
+            if is_it and is_his and not line.sockets:
+                return line
+        raise Refusal(404, "session_not_found", "there is no session to resume", "resume")
+
+    def left(self, line: Line) -> None:
+        """A session's socket is lost: it waits for another one, or ends."""
+        if line.session.ended:
+            return
+        if not line.is_resumable:
+            line.session.end("hang_up")
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.config.resume_s, self._end_unless_back, line)
+
+    async def drain(self) -> None:
+        """Nobody comes in any more; after a while whoever is still there is told that it ends."""
+        self.is_draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self.config.drain_s)
+        self.end_all("server_ends")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    def end_all(self, reason: EndReason) -> None:
+        """At once."""
+        for line in [*self.lines.values()]:
+            line.session.end(reason)
+
+    def _end_unless_back(self, line: Line) -> None:
+        if not line.sockets:
+            line.session.end("hang_up")
+
+    async def _run(self, line: Line, name: str) -> None:
+        session, gauge = line.session, self.metrics.sessions.labels(name)
+        log = _log.bind(session=session.name, tenant=line.tenant.name, dialect=name)
+        log.info("session_opened")
+        gauge.inc()
+        try:
+            with line.admission:
+                await session.run()
+        finally:
+            gauge.dec()
+            session.end("server_ends")
+            del self.lines[session.name]
+            assert session.ended
+            log.info("session_ended", reason=session.ended.reason, frames=session.frames)

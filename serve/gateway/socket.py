@@ -1,0 +1,129 @@
+"""A client's WebSocket: what it sends goes to the session, what happens there goes to it.
+
+One task receives, one emits. Both end with the other; whichever way the socket is lost, the state
+says so, and nobody writes to it any more.
+"""
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable, Iterable
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from serve.dialects.dialect import Dialect, Disconnect, Send
+from serve.gateway.events import Command, Ended, Event, Problem
+from serve.gateway.metrics import Metrics
+from serve.gateway.session import Session
+
+_MOST_WAITING = 512  # messages and events for a client who does not read: some 20 s
+_CLOSE_S = 2.0  # to say goodbye in
+
+
+class State(enum.Enum):
+    """Of a socket, from its acceptance on."""
+
+    OPEN = "open"
+    CLOSING = "closing"  # what is still to be sent is being sent
+    CLOSED = "closed"
+
+
+class ClientSocket:
+    """An accepted `websocket`, which speaks `dialect` for a `session`. `spend` is asked for each of
+    its messages, by its size in bytes, and says for how many seconds too much has come."""
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        dialect: Dialect,
+        session: Session,
+        spend: Callable[[int], float],
+        metrics: Metrics,
+    ) -> None:
+        self.state = State.OPEN
+        self._websocket, self._dialect, self._session = websocket, dialect, session
+        self._spend, self._metrics = spend, metrics
+        self._waiting: asyncio.Queue[tuple[Event | Send | Disconnect, float]] = asyncio.Queue(
+            _MOST_WAITING
+        )
+
+    async def run(self) -> None:
+        """Until the client is gone or the session has ended. The session may outlive it."""
+        leave = self._session.subscribe(self._put)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._receive()), group.create_task(self._emit())]
+                for task, other in zip(tasks, reversed(tasks), strict=True):
+                    task.add_done_callback(lambda _, other=other: other.cancel())
+        finally:
+            self.state = State.CLOSED
+            leave()
+
+    def _put(self, item: Event | Send | Disconnect) -> None:
+        if self.state is not State.OPEN:
+            return
+        if isinstance(item, Disconnect | Ended):
+            self.state = State.CLOSING
+        if self._waiting.full():  # too slow: what waits is of no use to anybody any more
+            while not self._waiting.empty():
+                self._waiting.get_nowait()
+            if not isinstance(item, Ended):
+                self._session.end("too_slow")
+                return
+        self._waiting.put_nowait((item, time.monotonic()))
+
+    async def _receive(self) -> None:
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            data = message.get("text")
+            data = message["bytes"] if data is None else data
+            if self.state is State.OPEN:
+                self._take(data)
+
+    def _take(self, data: str | bytes) -> None:
+        if retry_after_s := self._spend(len(data)):
+            why = "more messages or bytes than this tenant may send: this one was dropped"
+            self._put(Problem("rate_limit_exceeded", why, retry_after_s=retry_after_s))
+            return
+        for item in self._dialect.received(data):
+            if isinstance(item, Command):
+                if problem := self._session.take(item):
+                    self._put(problem)
+            else:
+                self._put(item)
+
+    async def _emit(self) -> None:
+        while True:
+            item, since_s = await self._waiting.get()
+            is_event = not isinstance(item, Send | Disconnect)
+            for message in self._messages(item):
+                if isinstance(message, Disconnect):
+                    await self._close(message)
+                    return
+                if not await self._send(message.data):
+                    return
+            if is_event:
+                self._metrics.out_s.observe(time.monotonic() - since_s)
+
+    def _messages(self, item: Event | Send | Disconnect) -> Iterable[Send | Disconnect]:
+        return [item] if isinstance(item, Send | Disconnect) else self._dialect.told(item)
+
+    async def _send(self, data: str | bytes) -> bool:
+        """Whether it is still there."""
+        try:
+            if isinstance(data, str):
+                await self._websocket.send_text(data)
+            else:
+                await self._websocket.send_bytes(data)
+        except (WebSocketDisconnect, RuntimeError):
+            return False
+        return True
+
+    async def _close(self, message: Disconnect) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._websocket.close(message.code, message.reason)
+        except (TimeoutError, WebSocketDisconnect, RuntimeError):
+            pass

@@ -1,0 +1,113 @@
+"""`python -m serve.run checkpoint=DIR`: a server that the clients people already have can call.
+
+Engines in processes of their own, and a gateway in front of them. At SIGTERM nobody comes in any
+more, and it ends when all calls have, or after `gateway.drain_s`; a second signal ends it at once.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+import hydra
+import structlog
+import uvicorn
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from serve.gateway.app import app_of
+from serve.gateway.engines import keep_running
+from serve.gateway.gateway import Gateway
+from serve.gateway.identity import Identity
+from serve.gateway.limits import Limits
+from serve.gateway.link import Link
+from serve.gateway.metrics import Metrics
+
+_MOST_MESSAGE = 2**22  # bytes; a minute of sound at once
+_PING_S = 20.0  # a client that does not answer so long is gone
+
+
+class Server(uvicorn.Server):
+    """Lets calls end before it does."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._draining: asyncio.Future[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal has come."""
+        if self._draining:
+            super().handle_exit(sig, frame)
+        else:
+            loop = asyncio.get_running_loop()
+            self._draining = asyncio.run_coroutine_threadsafe(self._drain(), loop)  # pyright: ignore
+
+    async def _drain(self) -> None:
+        await self._gateway.drain()
+        self.should_exit = True
+
+
+def log_as_json() -> None:
+    """A line an event, with neither sound nor keys in it."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+
+
+async def serve(cfg: DictConfig) -> None:
+    """Raises ValueError on what can't be."""
+    if cfg.tenants is None and not ipaddress.ip_address(cfg.host).is_loopback:
+        raise ValueError(f"host is {cfg.host}: without `tenants` it must be a loopback address")
+    identity = Identity(Path(cfg.tenants) if cfg.tenants else None)
+    metrics = Metrics()
+    with tempfile.TemporaryDirectory() as folder:
+        own = [f"ipc://{folder}/engine-{number}" for number in range(cfg.engines)]
+        addresses = [*cfg.addresses] or own
+        gateway = Gateway(
+            instantiate(cfg.gateway, _convert_="object"),
+            instantiate(cfg.session, _convert_="object"),
+            Link(addresses, metrics),
+            Limits(instantiate(cfg.limits)),
+            metrics,
+        )
+        config = uvicorn.Config(
+            app_of(gateway, identity), cfg.host, cfg.port,
+            log_config=None, access_log=False, server_header=False,
+            ws_max_size=_MOST_MESSAGE, ws_ping_interval=_PING_S, ws_ping_timeout=_PING_S,
+            ws_per_message_deflate=False, timeout_graceful_shutdown=5,
+            ssl_certfile=cfg.tls.certificate, ssl_keyfile=cfg.tls.key,
+        )  # fmt: skip
+        arguments = [f"checkpoint={cfg.checkpoint}", *cfg.engine_arguments]
+        running = [
+            asyncio.create_task(keep_running(address, arguments))
+            for address in (() if cfg.addresses else own)
+        ]
+        try:
+            await Server(config, gateway).serve()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="serve")
+def main(cfg: DictConfig) -> None:
+    """Hydra entry point."""
+    log_as_json()
+    try:
+        asyncio.run(serve(cfg))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
