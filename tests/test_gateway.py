@@ -37,7 +37,8 @@ class Client:
         asked = "&".join(f"{name}={value}" for name, value in query.items())
         address = f"{url.replace('http', 'ws')}{path}?{asked}"
         headers = {"Authorization": f"Bearer {key}"}
-        self.socket: ClientConnection = connect(address, additional_headers=headers)
+        opening = connect(address, additional_headers=headers)
+        self.socket: ClientConnection = opening.__enter__()
 
     def send(self, kind: str, **fields: Any) -> None:
         self.socket.send(json.dumps({"type": kind, **fields}))
@@ -240,7 +241,7 @@ def test_a_lost_client_comes_back_to_his_session(tenants: Path) -> None:
                 break
             assert code == 404
         assert again.until("session.created")[-1]["session"]["id"] == session["id"]
-        again.say(*[LOUD] * 6, pace_s=0.08)
+        again.say(*[LOUD] * 14, pace_s=0.08)
         assert again.until("response.function_call_arguments.done")
         again.socket.close()
 

@@ -26,6 +26,7 @@ from data.corpus import RESERVED_VOICES, CorpusConfig
 from data.fetch_voices import Asset, check_sha256, fetch_missing, make_kokoro_voices
 
 ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "serve" / "examples"
 PACKAGES = ("model", "train", "serve", "data", "conf")
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 
@@ -98,6 +99,7 @@ def test_every_import_is_declared() -> None:
     undeclared = {
         f"{path.relative_to(ROOT)}: {module}"
         for path in _python_files(*PACKAGES, "tests")
+        if EXAMPLES not in path.parents  # in an environment of their own: requirements-clients.txt
         for module in _imports(path)
         if module not in {*sys.stdlib_module_names, *own}
         and not names & {_normal(name) for name in distributions.get(module, [module])}

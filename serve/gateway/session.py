@@ -60,8 +60,8 @@ _TOO_MUCH = "more sound came than can wait to be heard: the rest is dropped"
 class SessionConfig:
     """A client that has come in says something within `begin_s`, or his silence is heard; one of
     whom no sound has come for `silence_s` is gone, and none is heard for longer than `longest_s`,
-    or where there is no engine for `lost_s`. Texts for the agent have at most `text_length`
-    letters."""
+    or where there is no engine for `lost_s`, or one that is so far behind. Texts for the agent have
+    at most `text_length` letters."""
 
     pace: PaceConfig = field(default_factory=PaceConfig)
     begin_s: float = 10.0
@@ -196,7 +196,8 @@ class Session:
             self.end("no_audio")
         elif now_s - begun_s > config.longest_s:
             self.end("too_long")
-        elif self._link.lost_s is not None and now_s - self._link.lost_s > config.lost_s:
+        lost_s = 0 if self._link.lost_s is None else now_s - self._link.lost_s
+        if max(lost_s, self._upstream.behind_s) > config.lost_s:
             self.end("engine_lost")
 
     def end(self, reason: EndReason) -> None:

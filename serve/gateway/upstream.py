@@ -5,6 +5,7 @@ import time
 from collections import deque
 from typing import Any
 
+from model.frame import FRAME_S
 from serve.engine.messages import Frame, Open, Result, Saved, Tell
 from serve.engine.remembered import Remembered
 from serve.gateway.events import Settings
@@ -23,6 +24,11 @@ class Upstream:
         self._unsent: deque[Frame] = deque()  # to an engine that is behind
         self._in_flight = 0
         self._early: list[Tell] = []  # before the first frame
+
+    @property
+    def behind_s(self) -> float:
+        """How much of the caller's sound the engine has not been sent, since it is behind."""
+        return len(self._unsent) * FRAME_S
 
     def open(self, settings: Settings) -> None:
         """In the beginning, and again with other settings before the first frame."""
