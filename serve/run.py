@@ -6,13 +6,11 @@ more, and it ends when all calls have, or after `gateway.drain_s`; a second sign
 
 import asyncio
 import ipaddress
-import logging
 import tempfile
 from pathlib import Path
 from types import FrameType
 
 import hydra
-import structlog
 import uvicorn
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -24,6 +22,7 @@ from serve.gateway.identity import Identity
 from serve.gateway.limits import Limits
 from serve.gateway.link import Link
 from serve.gateway.metrics import Metrics
+from serve.logs import log_as_json
 
 _MOST_MESSAGE = 2**22  # bytes; a minute of sound at once
 _PING_S = 20.0  # a client that does not answer so long is gone
@@ -50,19 +49,6 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def log_as_json() -> None:
-    """A line an event, with neither sound nor keys in it."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
-
-
 async def serve(cfg: DictConfig) -> None:
     """Raises ValueError on what can't be."""
     if cfg.tenants is None and not ipaddress.ip_address(cfg.host).is_loopback:
@@ -83,17 +69,12 @@ async def serve(cfg: DictConfig) -> None:
             app_of(gateway, identity), cfg.host, cfg.port,
             log_config=None, access_log=False, server_header=False,
             ws_max_size=_MOST_MESSAGE, ws_ping_interval=_PING_S, ws_ping_timeout=_PING_S,
-            ws_per_message_deflate=False, timeout_graceful_shutdown=5,
+            http=gateway.hall.doors(), ws_per_message_deflate=False, timeout_graceful_shutdown=5,
             ssl_certfile=cfg.tls.certificate, ssl_keyfile=cfg.tls.key,
         )  # fmt: skip
-        arguments = [
-            f"checkpoint={cfg.checkpoint}",
-            *(f"{name}={_written(value)}" for name, value in cfg.engine_process.items()),
-            *(f"engine.{name}={_written(value)}" for name, value in cfg.engine.items()),
-        ]
         running = [
-            asyncio.create_task(keep_running(address, arguments))
-            for address in (() if cfg.addresses else own)
+            asyncio.create_task(keep_running(address, _arguments(cfg, number)))
+            for number, address in enumerate(() if cfg.addresses else own)
         ]
         try:
             await Server(config, gateway).serve()
@@ -103,9 +84,14 @@ async def serve(cfg: DictConfig) -> None:
             await asyncio.gather(*running, return_exceptions=True)
 
 
-def _written(value: object) -> object:
-    """As Hydra reads it on a command line."""
-    return "null" if value is None else value
+def _arguments(cfg: DictConfig, number: int) -> list[str]:
+    """Of an engine's process, as Hydra reads them on a command line."""
+    process = dict(cfg.engine_process)
+    if process["metrics_port"] is not None:
+        process["metrics_port"] += number
+    given = {"checkpoint": cfg.checkpoint, **process}
+    given |= {f"engine.{name}": value for name, value in cfg.engine.items()}
+    return [f"{name}={'null' if value is None else value}" for name, value in given.items()]
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="serve")

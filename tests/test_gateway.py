@@ -234,6 +234,8 @@ def test_a_lost_client_comes_back_to_his_session(tenants: Path) -> None:
         first.configure()
         first.say(*[LOUD] * 8, pace_s=0.08)
         first.socket.socket.shutdown(socket.SHUT_RDWR)  # no goodbye
+        with pytest.raises(InvalidStatus):
+            Client(url, "/v1/live/sessions", KEYS["shop"], resume=token)
         for key, code in (("bank", 404), ("shop", 101)):
             with contextlib.suppress(InvalidStatus):
                 time.sleep(0.3)

@@ -20,11 +20,13 @@ from serve.engine.endpoint import Endpoint
 from serve.engine.engine import Engine
 from serve.engine.traces import Traces, provider_to
 from serve.engine.warm_up import warm_up
+from serve.logs import log_as_json
 
 
 @hydra.main(version_base=None, config_path="../../conf", config_name="engine")
 def main(cfg: DictConfig) -> None:
     """Hydra entry point; ends at SIGTERM or SIGINT."""
+    log_as_json()
     torch.set_num_threads(cfg.threads)
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

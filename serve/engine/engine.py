@@ -282,7 +282,8 @@ class Engine:
         callers = len(self.sessions) + 1
         if not self._free:
             return f"all {self.config.slots} slots are taken"
-        if not self.admission.may_come(callers):
+        # Where nobody is in, nothing would ever tell that it has become faster.
+        if self.sessions and not self.admission.may_come(callers):
             predicted_ms = 1000 * self.admission.predicted_s(callers)
             return f"{callers} callers would wait {predicted_ms:.0f} ms for what may take 80 ms"
         return ""

@@ -32,7 +32,7 @@ def warm_up(engine: Engine, sleep: Callable[[float], None] = time.sleep) -> int:
     for name in names:
         engine.take(Close(name))
     engine.metrics = Metrics(engine.config.slots)
-    return sum(map(engine.admission.may_come, range(1, engine.config.slots + 1)))
+    return max(1, sum(map(engine.admission.may_come, range(1, engine.config.slots + 1))))
 
 
 def _talk(engine: Engine, names: list[str], frames: int, sleep: Callable[[float], None]) -> None:

@@ -6,19 +6,21 @@ no key, asks for what is not there, or where there is no room.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from serve.dialects.dialect import Dialect, Disconnect
+from serve.dialects.dialect import Dialect, Disconnect, Send
 from serve.dialects.hydra import Hydra
 from serve.dialects.live import Live
 from serve.dialects.live_sideband import LiveSideband
@@ -28,16 +30,16 @@ from serve.dialects.twilio import Twilio
 from serve.gateway.events import Command
 from serve.gateway.gateway import Gateway, Line
 from serve.gateway.identity import Client, Identity, Unauthorized
-from serve.gateway.limits import OverLimit, Tenant
+from serve.gateway.limits import OverLimit
 from serve.gateway.refusal import Refusal
-from serve.gateway.socket import ClientSocket
+from serve.gateway.request import address_of, arrival_of, body_of, has_extensions
+from serve.gateway.rtc_doors import RtcDoors
+from serve.gateway.socket import ClientSocket, WebSocketChannel
 
 _log = structlog.get_logger()
-_EXTENSIONS = "duologue"  # `?extensions=duologue`: events that only we have
 _SUBPROTOCOL = "realtime"
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."
 _START_S = 10.0  # in which Twilio says who calls
-_MOST_BODY = 2**18
 
 
 class _MintRequest(msgspec.Struct):
@@ -65,7 +67,7 @@ class Doors:
 
         def dialect(client: Client) -> Dialect:
             model = self.gateway.config.model(websocket.query_params.get("model"))
-            return Realtime(model, client.preset, _has_extensions(websocket))
+            return Realtime(model, client.preset, has_extensions(websocket))
 
         await self._talk(websocket, "realtime", dialect)
 
@@ -76,7 +78,7 @@ class Doors:
             model = self.gateway.config.model(websocket.query_params.get("model"))
             lasts_s = int(self.gateway.session_config.longest_s)
             now_s = int(time.time())
-            return Live(model, _has_extensions(websocket), started_at_s=now_s, lasts_s=lasts_s)
+            return Live(model, has_extensions(websocket), started_at_s=now_s, lasts_s=lasts_s)
 
         await self._talk(websocket, "live", dialect)
 
@@ -85,7 +87,7 @@ class Doors:
 
         def dialect(_: Client) -> Dialect:
             model = self.gateway.config.model(websocket.query_params.get("model"))
-            return Hydra(model, _has_extensions(websocket))
+            return Hydra(model, has_extensions(websocket))
 
         await self._talk(websocket, "hydra", dialect)
 
@@ -98,8 +100,8 @@ class Doors:
             await self._deny(websocket, refusal)
             return
         model, lasts_s = self.gateway.config.model(None), self.gateway.session_config.longest_s
-        has_extensions = _has_extensions(websocket)
-        dialect = LiveSideband(model, has_extensions, line.opened_at_s, int(lasts_s))
+        extensions = has_extensions(websocket)
+        dialect = LiveSideband(model, extensions, line.opened_at_s, int(lasts_s))
         await websocket.accept()
         await self._serve(websocket, dialect, line)
 
@@ -112,11 +114,11 @@ class Doors:
                 while dialect.parameters is None:
                     data = await websocket.receive_text()
                     first += dialect.received(data)
-                    if any(isinstance(item, Disconnect) for item in first):
-                        await websocket.close(1002, "no start")
+                    if wrong := [item for item in first if isinstance(item, Disconnect)]:
+                        await websocket.close(wrong[0].code, wrong[0].reason)
                         return
             client = self._identified(dialect.parameters.get("token"), websocket)
-            line = await self._opened(websocket, client.tenant, dialect, "twilio", False)
+            line = await self.gateway.open(arrival_of(websocket, client, "twilio"), dialect)
         except Refusal as refusal:
             self._count(refusal, websocket)
             await websocket.close(1013 if refusal.retry_after_s else 1008, refusal.code)
@@ -136,13 +138,13 @@ class Doors:
         dialect_for: Callable[[Client], Dialect],
     ) -> None:
         try:
-            client = self._client(websocket)
-            if token := websocket.query_params.get("resume"):
-                line = self.gateway.resume(token, client.tenant)
-            else:
-                is_resumable = _has_extensions(websocket)
-                dialect = dialect_for(client)
-                line = await self._opened(websocket, client.tenant, dialect, name, is_resumable)
+            with self.gateway.hall.asking(websocket.scope):
+                client = self._client(websocket)
+                if token := websocket.query_params.get("resume"):
+                    line = self.gateway.resume(token, client.tenant, name)
+                else:
+                    arrival = arrival_of(websocket, client, name, has_extensions(websocket))
+                    line = await self.gateway.open(arrival, dialect_for(client))
         except Refusal as refusal:
             await self._deny(websocket, refusal)
             return
@@ -150,23 +152,19 @@ class Doors:
         await websocket.accept(_SUBPROTOCOL if _SUBPROTOCOL in offered else None)
         await self._serve_first(websocket, line.dialect, line)
 
-    async def _opened(
-        self, websocket: WebSocket, tenant: Tenant, dialect: Dialect, name: str, is_resumable: bool
-    ) -> Line:
-        return await self.gateway.open(tenant, _address(websocket), dialect, name, is_resumable)
-
     async def _serve_first(self, websocket: WebSocket, dialect: Dialect, line: Line) -> None:
         """The socket that a session lives by."""
-        line.sockets += 1
         try:
-            await self._serve(websocket, dialect, line)
+            await self._serve(websocket, dialect, line, line.missed)
         finally:
-            line.sockets -= 1
+            line.missed = []
             self.gateway.left(line)
 
-    async def _serve(self, websocket: WebSocket, dialect: Dialect, line: Line) -> None:
-        spend, metrics = line.admission.spend, self.gateway.metrics
-        await ClientSocket(websocket, dialect, line.session, spend, metrics).run()
+    async def _serve(
+        self, websocket: WebSocket, dialect: Dialect, line: Line, missed: Iterable[Send] = ()
+    ) -> None:
+        about = (line.session, line.admission.spend, self.gateway.metrics, missed)
+        await ClientSocket(WebSocketChannel(websocket), dialect, *about).run()
 
     async def _deny(self, websocket: WebSocket, refusal: Refusal) -> None:
         self._count(refusal, websocket)
@@ -175,7 +173,7 @@ class Doors:
     def _count(self, refusal: Refusal, connection: HTTPConnection) -> None:
         self.gateway.metrics.refused.labels(refusal.code).inc()
         about = {"code": refusal.code, "path": connection.url.path}
-        _log.warning("refused", address=_address(connection), **about)
+        _log.warning("refused", address=address_of(connection), **about)
 
     # Who it is.
 
@@ -191,7 +189,7 @@ class Doors:
         return self._identified(credential, connection)
 
     def _identified(self, credential: str | None, connection: HTTPConnection) -> Client:
-        address = _address(connection)
+        address = address_of(connection)
         try:
             self.gateway.limits.attempt(address)
             return self.identity.of(credential, address)
@@ -211,23 +209,33 @@ class Doors:
 
     # HTTP.
 
-    async def client_secrets(self, request: Request) -> Response:
-        """A key for a browser: good for some minutes."""
-        try:
-            client, body = self._client(request), await _body(request)
+    def known(
+        self, handler: Callable[[Request, Client], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """A route's handler of one for clients who are known. A Refusal is what it answers."""
+
+        async def handle(request: Request) -> Response:
             try:
-                asked = msgspec.json.decode(body or b"{}", type=_MintRequest)
-                Realtime(self.gateway.config.model(None), asked.session, False)  # is it one?
-                made = self.identity.mint(client, asked.session, asked.expires_after.seconds)
-            except (ValueError, ClientError) as error:
-                raise Refusal(400, "invalid_request", str(error)) from error
-            except Unauthorized as error:
-                raise Refusal(403, "not_allowed", "a client secret can't make others") from error
-            except OverLimit as over:
-                raise _refusal(over) from over
-        except Refusal as refusal:
-            self._count(refusal, request)
-            return refusal.response()
+                return await handler(request, self._client(request))
+            except Refusal as refusal:
+                self._count(refusal, request)
+                return refusal.response()
+
+        return handle
+
+    async def client_secrets(self, request: Request, client: Client) -> Response:
+        """A key for a browser: good for some minutes."""
+        body = await body_of(request)
+        try:
+            asked = msgspec.json.decode(body or b"{}", type=_MintRequest)
+            Realtime(self.gateway.config.model(None), asked.session, False)  # is it one?
+            made = self.identity.mint(client, asked.session, asked.expires_after.seconds)
+        except (ValueError, ClientError) as error:
+            raise Refusal(400, "invalid_request", str(error)) from error
+        except Unauthorized as error:
+            raise Refusal(403, "not_allowed", "a client secret can't make others") from error
+        except OverLimit as over:
+            raise _refusal(over) from over
         about = {"value": made.value, "expires_at": made.expires_at, "session": made.session}
         return JSONResponse(about)
 
@@ -255,7 +263,10 @@ class Doors:
 
 def app_of(gateway: Gateway, identity: Identity) -> Starlette:
     """The gateway as an ASGI application; its link runs as long as it does."""
-    doors = Doors(gateway, identity)
+    doors, rtc = Doors(gateway, identity), RtcDoors(gateway)
+    # Pages of other sites that may call are told so, as browsers ask.
+    pages = {"allow_origins": gateway.config.origins, "allow_methods": ["POST"]}
+    pages |= {"allow_headers": ["*"], "expose_headers": ["Location", "Retry-After"]}
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -267,8 +278,11 @@ def app_of(gateway: Gateway, identity: Identity) -> Starlette:
     return Starlette(
         routes=[
             WebSocketRoute("/v1/realtime", doors.realtime),
-            Route("/v1/realtime/client_secrets", doors.client_secrets, methods=["POST"]),
+            _post("/v1/realtime/client_secrets", doors.known(doors.client_secrets)),
+            _post("/v1/realtime/calls", doors.known(rtc.realtime)),
+            _post("/v1/realtime/calls/{call_id}/hangup", doors.known(rtc.hang_up)),
             WebSocketRoute("/v1/live/sessions", doors.live),
+            _post("/v1/live/sessions", doors.known(rtc.live)),
             WebSocketRoute("/v1/live/sessions/{session_id}/attach", doors.attach),
             WebSocketRoute("/waves/v1/s2s", doors.hydra),
             WebSocketRoute("/twilio", doors.twilio),
@@ -277,31 +291,19 @@ def app_of(gateway: Gateway, identity: Identity) -> Starlette:
             Route("/readyz", doors.readyz),
             Route("/metrics", doors.metrics),
         ],
+        middleware=[Middleware(CORSMiddleware, **pages)],
         lifespan=lifespan,
     )
+
+
+def _post(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
+    return Route(path, handler, methods=["POST"])
 
 
 def _refusal(over: OverLimit) -> Refusal:
     return Refusal(429, over.code, str(over), retry_after_s=over.retry_after_s)
 
 
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_BODY:
-            raise Refusal(413, "too_large", f"the body has more than {_MOST_BODY} bytes")
-    return body
-
-
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:
     with suppress(RuntimeError, WebSocketDisconnect):
         await websocket.close(code, reason)
-
-
-def _address(connection: HTTPConnection) -> str:
-    return connection.client.host if connection.client else ""
-
-
-def _has_extensions(connection: HTTPConnection) -> bool:
-    return _EXTENSIONS in connection.query_params.get("extensions", "").split(",")

@@ -1,6 +1,8 @@
 """The engines that a gateway starts itself: processes that are started again when they end."""
 
 import asyncio
+import ctypes
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -8,6 +10,13 @@ import structlog
 
 _log = structlog.get_logger()
 _REST_S = 1.0  # before one that has ended is started again
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_us() -> None:
+    """A signal to our terminal is not the engines' (calls may still end), but they don't outlive
+    us (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def keep_running(address: str, arguments: Sequence[str]) -> None:
@@ -15,8 +24,9 @@ async def keep_running(address: str, arguments: Sequence[str]) -> None:
     command = ["-m", "serve.engine", f"address={address}", *arguments]
     while True:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, stdout=asyncio.subprocess.PIPE
-        )
+            sys.executable, *command,
+            stdout=asyncio.subprocess.PIPE, start_new_session=True, preexec_fn=_end_with_us,
+        )  # fmt: skip
         assert process.stdout is not None
         try:
             async for line in process.stdout:

@@ -3,13 +3,14 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
-from serve.dialects.dialect import Dialect
-from serve.gateway.events import EndReason
+from serve.dialects.dialect import Dialect, Send
+from serve.gateway.events import EndReason, Event, Heard
+from serve.gateway.hall import Hall
 from serve.gateway.limits import Admission, Limits, OverLimit, Tenant
 from serve.gateway.link import Link
 from serve.gateway.metrics import Metrics
@@ -17,6 +18,7 @@ from serve.gateway.refusal import Refusal
 from serve.gateway.session import AtCapacity, Session, SessionConfig
 
 _log = structlog.get_logger()
+_MOST_MISSED = 512  # messages
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class GatewayConfig:
     """`models` are names that clients may ask for, each with others that mean the same. A client
     whose socket is lost may come back to his session within `resume_s`; the engine lets somebody in
     within `open_s` or not at all; a gateway that ends waits `drain_s` for its sessions. Pages of
-    `origins` may call from browsers; without any, those of loopback may."""
+    `origins` may call from browsers; without any, those of this server alone."""
 
     models: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"nano": ()})
     origins: tuple[str, ...] = ()
@@ -46,17 +48,37 @@ class GatewayConfig:
         return name or next(iter(self.models))
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """A client at an `address` who speaks the dialect of that name, and who may come back where it
+    `is_resumable`. `traceparent` is the span that the session's is below (W3C Trace Context)."""
+
+    tenant: Tenant
+    address: str
+    dialect: str
+    is_resumable: bool = False
+    traceparent: str = ""
+
+
 @dataclass
 class Line:
-    """A session, whose it is, and what its client is told in."""
+    """A session, whose it is, and what its client is told in. `missed` is what he was to be told
+    while he had no socket, but for sound."""
 
     session: Session
-    tenant: Tenant
+    arrival: Arrival
     dialect: Dialect
     admission: Admission
-    is_resumable: bool
     opened_at_s: int  # Unix time
-    sockets: int = 0
+    missed: list[Send] = field(default_factory=list)
+    come_back: Callable[[], None] | None = None  # where there is no socket
+
+    def keep(self, event: Event) -> None:
+        """Of an event that comes while there is no socket."""
+        for message in self.dialect.told(event):
+            is_kept = not isinstance(event, Heard) and len(self.missed) < _MOST_MISSED
+            if isinstance(message, Send) and is_kept:
+                self.missed.append(message)
 
 
 class Gateway:
@@ -74,32 +96,38 @@ class Gateway:
         self.lines: dict[str, Line] = {}
         self.is_draining = False
         self.session_config = session
+        self.hall = Hall(metrics)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open(
-        self, tenant: Tenant, address: str, dialect: Dialect, name: str, is_resumable: bool
-    ) -> Line:
-        """A new session for a client at `address` who speaks the dialect `name`. Raises Refusal."""
+    async def open(self, arrival: Arrival, dialect: Dialect) -> Line:
+        """A new session. Raises Refusal."""
         if self.is_draining:
             raise Refusal(503, "draining", "this server ends: try again", retry_after_s=1.0)
         try:
-            admission = self.limits.admit(tenant, address)
+            admission = self.limits.admit(arrival.tenant, arrival.address)
         except OverLimit as over:
             raise Refusal(429, over.code, str(over), retry_after_s=over.retry_after_s) from over
         identity = (secrets.token_hex(12), secrets.token_urlsafe(24), secrets.randbits(31))
-        session = Session(*identity, self.link, self.session_config, self.metrics)
+        about = (self.link, self.session_config, self.metrics, arrival.traceparent)
+        session = Session(*identity, *about)
         try:
             await session.open(self.config.open_s)
         except AtCapacity as full:
             admission.release()
-            raise Refusal(503, full.code, str(full), retry_after_s=full.retry_after_s) from full
+            refusal = Refusal(503, full.code, str(full), retry_after_s=full.retry_after_s)
+            if full.code == "at_capacity":
+                self.hall.fill(refusal)
+            raise refusal from full
         except asyncio.CancelledError:
             admission.release()
             raise
-        line = Line(session, tenant, dialect, admission, is_resumable, int(time.time()))
+        if problem := session.take(dialect.opening):
+            session.end("hang_up")
+            admission.release()
+            raise Refusal(400, problem.code, problem.message, problem.param)
+        line = Line(session, arrival, dialect, admission, int(time.time()))
         self.lines[session.name] = line
-        session.take(dialect.opening)
-        task = asyncio.create_task(self._run(line, name))
+        task = asyncio.create_task(self._run(line))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return line
@@ -108,16 +136,18 @@ class Gateway:
         """A tenant's own session. Raises Refusal alike where it is another's and where there is
         none."""
         line = self.lines.get(session_id)
-        if line is None or line.tenant.name != tenant.name:
+        if line is None or line.arrival.tenant.name != tenant.name:
             raise Refusal(404, "session_not_found", "there is no such session", "session_id")
         return line
 
-    def resume(self, token: str, tenant: Tenant) -> Line:
+    def resume(self, token: str, tenant: Tenant, dialect: str) -> Line:
         """The session that a client has lost its socket to. Raises Refusal."""
         for line in self.lines.values():
             is_it = secrets.compare_digest(line.session.resume_token.encode(), token.encode())
-            is_his = line.tenant.name == tenant.name and line.is_resumable
-            if is_it and is_his and not line.sockets:
+            is_his = (line.arrival.tenant, line.arrival.dialect) == (tenant, dialect)
+            if is_it and is_his and line.come_back:
+                line.come_back()
+                line.come_back = None
                 return line
         raise Refusal(404, "session_not_found", "there is no session to resume", "resume")
 
@@ -125,11 +155,18 @@ class Gateway:
         """A session's socket is lost: it waits for another one, or ends."""
         if line.session.ended:
             return
-        if not line.is_resumable:
+        if not line.arrival.is_resumable:
             line.session.end("hang_up")
             return
+        leave = line.session.subscribe(line.keep)
         loop = asyncio.get_running_loop()
-        loop.call_later(self.config.resume_s, self._end_unless_back, line)
+        timer = loop.call_later(self.config.resume_s, line.session.end, "hang_up")
+
+        def come_back() -> None:
+            leave()
+            timer.cancel()
+
+        line.come_back = come_back
 
     async def drain(self) -> None:
         """Nobody comes in any more; after a while whoever is still there is told that it ends."""
@@ -145,13 +182,11 @@ class Gateway:
         for line in [*self.lines.values()]:
             line.session.end(reason)
 
-    def _end_unless_back(self, line: Line) -> None:
-        if not line.sockets:
-            line.session.end("hang_up")
-
-    async def _run(self, line: Line, name: str) -> None:
-        session, gauge = line.session, self.metrics.sessions.labels(name)
-        log = _log.bind(session=session.name, tenant=line.tenant.name, dialect=name)
+    async def _run(self, line: Line) -> None:
+        session, arrival = line.session, line.arrival
+        gauge = self.metrics.sessions.labels(arrival.dialect)
+        tenant = arrival.tenant.name
+        log = _log.bind(session=session.name, tenant=tenant, dialect=arrival.dialect)
         log.info("session_opened")
         gauge.inc()
         try:
@@ -160,6 +195,7 @@ class Gateway:
         finally:
             gauge.dec()
             session.end("server_ends")
+            self.hall.room()
             del self.lines[session.name]
             assert session.ended
             log.info("session_ended", reason=session.ended.reason, frames=session.frames)

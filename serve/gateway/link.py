@@ -91,7 +91,7 @@ class Link:
                 socket.linger = 0
                 lost = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
                 socket.connect(address)
-                if await self._greeted(socket):
+                if await self._greeted(socket, address):
                     _log.info("engine", address=address, sessions=len(self.sessions))
                     self._metrics.engines.inc(has_served)
                     has_served = True
@@ -101,14 +101,14 @@ class Link:
             if turn % len(self._addresses) == 0 and not self.is_up:
                 await asyncio.sleep(_REST_S)
 
-    async def _greeted(self, socket: zmq.asyncio.Socket) -> bool:
+    async def _greeted(self, socket: zmq.asyncio.Socket, address: str) -> bool:
         await socket.send(self._encoder.encode(Hello(VERSION)))
         if not await socket.poll(int(1000 * _GREETING_S)):
             return False
         reply = self._decoder.decode(await socket.recv())
         if isinstance(reply, Refused):
-            raise ValueError(reply.message)
-        return True
+            _log.error("engine_refused", address=address, why=reply.message)
+        return not isinstance(reply, Refused)
 
     async def _served(self, socket: zmq.asyncio.Socket, lost: zmq.asyncio.Socket) -> None:
         """Until the engine is gone."""

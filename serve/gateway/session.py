@@ -94,6 +94,7 @@ class Session:
         link: Link,
         config: SessionConfig,
         metrics: Metrics,
+        traceparent: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.resume_token = name, resume_token
@@ -105,12 +106,16 @@ class Session:
         self._outgoing = Outgoing(self.settings.output_format)
         self._opened: asyncio.Future[Opened] | None = None
         self._changed = asyncio.Event()  # the pace may have to wait for something else
-        self._upstream = Upstream(name, seed, link)
+        self._upstream = Upstream(name, seed, link, traceparent)
         self._calls = Calls(name)
         self._heard = -1  # the newest frame that was answered
         self._said_s = clock()  # when sound came last
         self._is_dropping = False
-        self._is_open = False
+
+    @property
+    def started(self) -> Started:
+        """What a client is told first, on each of its sockets."""
+        return Started(self.name, self.settings, self.resume_token)
 
     @property
     def frames(self) -> int:
@@ -120,8 +125,6 @@ class Session:
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """`listener` is told every event from now on; what is returned ends that."""
         self._subscribers.append(listener)
-        if self._is_open:
-            listener(Started(self.name, self.settings, self.resume_token))
         return lambda: self._subscribers.remove(listener)
 
     async def open(self, wait_s: float) -> None:
@@ -139,8 +142,6 @@ class Session:
         except AtCapacity:
             self._link.leave(self)
             raise
-        self._is_open = True
-        self._tell(Started(self.name, self.settings, self.resume_token))
 
     def take(self, command: Command) -> Problem | None:
         """Does what a client wants, or says what is wrong with it."""

@@ -1,4 +1,4 @@
-"""A client's WebSocket: what it sends goes to the session, what happens there goes to it.
+"""A client's messages: what it sends goes to the session, what happens there goes to it.
 
 One task receives, one emits. Both end with the other; whichever way the socket is lost, the state
 says so, and nobody writes to it any more.
@@ -8,6 +8,8 @@ import asyncio
 import enum
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -28,28 +30,81 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
+class Channel(Protocol):
+    """What carries messages to and from a client."""
+
+    async def receive(self) -> str | bytes | None:
+        """The next one; None: the client is gone."""
+        ...
+
+    async def send(self, data: str | bytes) -> bool:
+        """Whether the client is still there."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Once all that was sent has arrived; `code` is a WebSocket's."""
+        ...
+
+
+class WebSocketChannel:
+    """An accepted `websocket`."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    async def receive(self) -> str | bytes | None:
+        """See Channel."""
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return None
+        data = message.get("text")
+        return message["bytes"] if data is None else data
+
+    async def send(self, data: str | bytes) -> bool:
+        """See Channel."""
+        try:
+            if isinstance(data, str):
+                await self._websocket.send_text(data)
+            else:
+                await self._websocket.send_bytes(data)
+        except (WebSocketDisconnect, RuntimeError):
+            return False
+        return True
+
+    async def close(self, code: int, reason: str) -> None:
+        """See Channel."""
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await self._websocket.close(code, reason)
+
+
 class ClientSocket:
-    """An accepted `websocket`, which speaks `dialect` for a `session`. `spend` is asked for each of
-    its messages, by its size in bytes, and says for how many seconds too much has come."""
+    """A client on a `channel`, which speaks `dialect` for a `session`. `spend` is asked for each of
+    its messages, by its size in bytes, and says for how many seconds too much has come.
+    `missed` is what the client is sent first, when it knows where it is."""
 
     def __init__(
         self,
-        websocket: WebSocket,
+        channel: Channel,
         dialect: Dialect,
         session: Session,
         spend: Callable[[int], float],
         metrics: Metrics,
+        missed: Iterable[Send] = (),
     ) -> None:
         self.state = State.OPEN
-        self._websocket, self._dialect, self._session = websocket, dialect, session
-        self._spend, self._metrics = spend, metrics
+        self._channel, self._dialect, self._session = channel, dialect, session
+        self._spend, self._metrics, self._missed = spend, metrics, missed
         self._waiting: asyncio.Queue[tuple[Event | Send | Disconnect, float]] = asyncio.Queue(
             _MOST_WAITING
         )
 
     async def run(self) -> None:
         """Until the client is gone or the session has ended. The session may outlive it."""
+        for item in (self._session.started, *self._missed):
+            self._put(item)
         leave = self._session.subscribe(self._put)
+        if self._session.ended:  # before anybody listened
+            self._put(self._session.ended)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._receive()), group.create_task(self._emit())]
@@ -73,12 +128,7 @@ class ClientSocket:
         self._waiting.put_nowait((item, time.monotonic()))
 
     async def _receive(self) -> None:
-        while True:
-            message = await self._websocket.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            data = message.get("text")
-            data = message["bytes"] if data is None else data
+        while (data := await self._channel.receive()) is not None:
             if self.state is State.OPEN:
                 self._take(data)
 
@@ -102,7 +152,7 @@ class ClientSocket:
                 if isinstance(message, Disconnect):
                     await self._close(message)
                     return
-                if not await self._send(message.data):
+                if not await self._channel.send(message.data):
                     return
             if is_event:
                 self._metrics.out_s.observe(time.monotonic() - since_s)
@@ -110,20 +160,7 @@ class ClientSocket:
     def _messages(self, item: Event | Send | Disconnect) -> Iterable[Send | Disconnect]:
         return [item] if isinstance(item, Send | Disconnect) else self._dialect.told(item)
 
-    async def _send(self, data: str | bytes) -> bool:
-        """Whether it is still there."""
-        try:
-            if isinstance(data, str):
-                await self._websocket.send_text(data)
-            else:
-                await self._websocket.send_bytes(data)
-        except (WebSocketDisconnect, RuntimeError):
-            return False
-        return True
-
     async def _close(self, message: Disconnect) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
-                await self._websocket.close(message.code, message.reason)
-        except (TimeoutError, WebSocketDisconnect, RuntimeError):
-            pass
+                await self._channel.close(message.code, message.reason)

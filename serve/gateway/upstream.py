@@ -17,9 +17,10 @@ _IN_FLIGHT = 4  # frames that the engine has not answered
 class Upstream:
     """`number` is that of the newest frame, -1 before the first."""
 
-    def __init__(self, name: str, seed: int, link: Link) -> None:
+    def __init__(self, name: str, seed: int, link: Link, traceparent: str) -> None:
         self.number = -1
         self._name, self._seed, self._link = name, seed, link
+        self._traceparent = traceparent
         self._remembered: Remembered | None = None
         self._unsent: deque[Frame] = deque()  # to an engine that is behind
         self._in_flight = 0
@@ -33,7 +34,8 @@ class Upstream:
     def open(self, settings: Settings) -> None:
         """In the beginning, and again with other settings before the first frame."""
         tools = [dict(tool) for tool in settings.tools]
-        opening = Open(self._name, settings.instructions, tools, self._seed)
+        about = (settings.instructions, tools, self._seed, self._traceparent)
+        opening = Open(self._name, *about)
         self._remembered = Remembered(opening)
         self._link.send(opening)
         for command in self._early:
