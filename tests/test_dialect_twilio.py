@@ -16,8 +16,6 @@ from serve.gateway.events import (
     Note,
     Problem,
     Say,
-    Settings,
-    Started,
 )
 
 START = {
@@ -192,13 +190,8 @@ def test_the_end_closes_the_socket() -> None:
     assert list(started().told(Ended("too_long"))) == [Disconnect(1000, "too_long")]
 
 
-def test_what_keeps_a_session_from_starting_closes_the_socket() -> None:
-    assert list(started().told(Problem("at_capacity", "", retry_after_s=2.0))) == [
-        Disconnect(1013, "at_capacity")
-    ]
-    twilio = started()
-    list(twilio.told(Started("session", Settings(), "")))
-    assert list(twilio.told(Problem("too_long", "", "text"))) == [], "Twilio has no word for it"
+def test_twilio_has_no_word_for_problems() -> None:
+    assert list(started().told(Problem("too_long", "", "text"))) == []
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from serve.gateway.events import (
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
 CLIENT_MESSAGES = {
-    "OpenAI Realtime": realtime_events.AnyEvent,
+    "OpenAI Realtime": realtime_events.ClientMessage,
     "OpenAI Live": live_events.ClientMessage,
     "Hydra": hydra_events.ClientMessage,
     "Twilio": twilio._Message,
@@ -60,8 +60,8 @@ SOURCES = {
     "OpenAI Live": "serve/dialects/live*.py",
     "Hydra": "serve/dialects/hydra*.py",
 }
-CODE_USERS = {"ClientError", "Refusal", "Problem", "AtCapacity", "OverLimit", "_refused"}
-EVENT_MAKERS = {"event", "_event", "_part_event", "_say", "_extend", "_extra"}
+CODE_USERS = {"ClientError", "Refusal", "Problem", "AtCapacity", "OverLimit", "_refuse"}
+EVENT_MAKERS = {"event", "_event", "_part_event", "_say"}
 ROUTE_MAKERS = {"Route", "WebSocketRoute", "_post"}
 AUDIO = "AAAA"
 CALL = CallMade("call_1", 0, "find", {"what": "it"}, 0.9)

@@ -401,10 +401,10 @@ def test_an_offer_comes_alone_or_in_a_form(filename: str) -> None:
     )
     form = request_of("multipart/form-data; boundary=x", body.encode())
     assert run(_offered(form)) == ("v=0\r\na=b\r\n", {"voice": "ava"})
-    for damaged in (b"--x\r\nnothing", body.replace("}", "").encode()):
-        with pytest.raises(Refusal) as refused:
-            run(_offered(request_of("multipart/form-data; boundary=x", damaged)))
-        assert refused.value.status == 400
+    damaged = body.replace("}", "").encode()
+    with pytest.raises(Refusal, match="truncated") as refused:
+        run(_offered(request_of("multipart/form-data; boundary=x", damaged)))
+    assert refused.value.status == 400
 
 
 def test_whose_session_has_ended_before_he_listens_is_told() -> None:

@@ -6,7 +6,6 @@ behind it only opens the response that the agent will answer in.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
@@ -18,7 +17,6 @@ from serve.dialects.hydra_events import (
     InputAudioAppend,
     ItemCreate,
     MessageItem,
-    Refusal,
     ResponseCancel,
     ResponseCreate,
     SessionConfig,
@@ -26,31 +24,26 @@ from serve.dialects.hydra_events import (
     SessionUpdate,
     decoded,
 )
+from serve.dialects.reading import note_of
+from serve.dialects.writing import Refusal, Writer, sent
 from serve.gateway.audio import AudioFormat
 from serve.gateway.events import (
-    FRAME_MS,
     Answer,
     Begin,
-    CallCancelled,
-    CallConfirmed,
     CallMade,
-    CallOpened,
     Command,
     Configure,
     Configured,
     Ended,
     Event,
-    HandedOff,
     Heard,
-    Note,
     Problem,
     Say,
     Settings,
     Started,
 )
 
-_BY = {"user": "The caller writes: ", "system": "", "assistant": "You have said before: "}
-_SETTINGS = ("instructions", "tools", "voice", "format")
+_SETTINGS = ("instructions", "tools", "format")  # that a Problem may name
 
 
 class Hydra:
@@ -61,19 +54,19 @@ class Hydra:
     )
 
     def __init__(self, model: str, extensions: bool) -> None:
-        self._model, self._has_extensions = model, extensions
+        self._model, self._writer = model, Writer(extensions)
         self._config: SessionConfig | None = None
         self._is_configured = False  # as the client knows
-        self._conversation = Conversation()
+        self._conversation = Conversation(self._writer)
 
     def received(self, data: str | bytes) -> Iterator[Command | Send | Disconnect]:
         """See Dialect."""
         message = decoded(data)
         if isinstance(message, Refusal):
-            yield self._error(message)
+            yield self._writer.error(message)
         elif self._config is None and isinstance(message, SessionUpdate):
             code, text = "invalid_request_error", "session.configure comes first"
-            yield self._error(Refusal(code, text, client_event_id=message.event_id))
+            yield self._writer.error(Refusal(code, text, event_id=message.event_id))
         else:
             yield from self._do(message)
 
@@ -81,28 +74,20 @@ class Hydra:
         """See Dialect."""
         match event:
             case Started(session_id):
-                self._conversation.session_id = session_id
-                token = {"resume_token": event.resume_token} if self._has_extensions else {}
-                yield self._conversation.event("session.created", session_id=session_id, **token)
+                self._writer.session_id = session_id
+                token = self._writer.resumption(event)
+                yield self._writer.event("session.created", session_id=session_id, **token)
             case Configured(settings):
                 yield self._tell_settings(settings)
             case Heard() if self._is_configured:
                 yield from self._conversation.hear(event)
             case CallMade():
                 yield from self._conversation.call(event)
-                yield from self._extend_call(event)
-            case CallOpened(call_id, number):
-                yield from self._extend("call.opened", number, call_id=call_id)
-            case CallCancelled(call_id, number):
-                yield from self._extend("call.cancelled", number, call_id=call_id)
-            case CallConfirmed(call_id, number):
-                yield from self._extend("call.confirmed", number, call_id=call_id)
-            case HandedOff(number, arguments):
-                yield from self._extend("handoff", number, arguments=arguments)
             case Problem():
-                yield from self._fail(event)
+                yield self._tell_problem(event)
             case Ended(reason):
                 yield Disconnect(CLOSE_CODES[reason], reason)
+        yield from map(sent, self._writer.extensions(event))
 
     def _do(self, message: ClientMessage) -> Iterator[Command | Send]:
         match message:
@@ -136,13 +121,13 @@ class Hydra:
         if isinstance(item, FunctionCallOutput):
             yield Answer(item.call_id, item.output)
         elif item.text:
-            yield Note(_BY[item.role] + item.text)
+            yield note_of(item.role, item.text)
         yield from self._conversation.created(**msgspec.to_builtins(item))
 
     def _tell_settings(self, settings: Settings) -> Send:
         tools = [{"type": "function", **tool} for tool in settings.tools]
         if self._is_configured:
-            return self._conversation.event("session.updated", session={"tools": tools})
+            return self._writer.event("session.updated", session={"tools": tools})
         self._is_configured = True
         assert self._config
         session = {
@@ -156,44 +141,14 @@ class Hydra:
             "output_audio_format": "pcm16",
             "output_audio_sample_rate": settings.output_format.rate_hz,
         }
-        return self._conversation.event("session.configured", session=session)
+        return self._writer.event("session.configured", session=session)
 
-    def _fail(self, problem: Problem) -> Iterator[Send | Disconnect]:
+    def _tell_problem(self, problem: Problem) -> Send:
         param = problem.param or None
         if param in _SETTINGS:
             param = f"session.{param}"
             if not self._is_configured:
                 self._config = None  # the client may try again
-        if self._conversation.session_id:
-            yield self._error(Refusal(problem.code, problem.message, param))
-        elif problem.retry_after_s:
-            refusal = Refusal("server_full", problem.message)
-            yield self._error(refusal, retry_after_s=problem.retry_after_s)
-            yield Disconnect(1013, refusal.code)
-        else:
-            yield self._error(Refusal(problem.code, problem.message, param))
-            yield Disconnect(1008, problem.code)
-
-    def _extend_call(self, call: CallMade) -> Iterator[Send]:
-        about: dict[str, Any] = {"call_id": call.call_id, "confidence": call.confidence}
-        yield from self._extend("call.made", call.number, **about, supersedes=call.supersedes)
-        if call.supersedes:
-            about = {"call_id": call.supersedes, "superseded_by": call.call_id}
-            yield from self._extend("call.superseded", call.number, **about)
-
-    def _extend(self, kind: str, number: int, **fields: Any) -> Iterator[Send]:
-        """An event that Hydra does not have."""
-        if self._has_extensions:
-            at_ms = number * FRAME_MS
-            yield self._conversation.event(f"duologue.{kind}", at_ms=at_ms, **fields)
-
-    def _error(self, refusal: Refusal, **fields: Any) -> Send:
-        error = {
-            "type": "server_error" if refusal.code == "server_full" else "invalid_request_error",
-            "code": refusal.code,
-            "message": refusal.message,
-            "param": refusal.param,
-            "event_id": refusal.client_event_id,
-            **fields,
-        }
-        return self._conversation.event("error", error=error)
+        retry_after_s = problem.retry_after_s
+        refusal = Refusal(problem.code, problem.message, param, retry_after_s=retry_after_s)
+        return self._writer.error(refusal)

@@ -21,6 +21,7 @@ from serve.dialects.islands import (
     TurnClosed,
     TurnOpened,
 )
+from serve.dialects.writing import Writer
 from serve.gateway.events import CallMade, Heard
 
 _PATIENCE_FRAMES = 50  # 4 s for the agent to begin the answer that a client asked for
@@ -53,19 +54,13 @@ class _Response:
 class Conversation:
     """All that is said and called in one session, as events for its client."""
 
-    def __init__(self) -> None:
-        self.session_id = ""
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
         self._islands = Islands()
         self._response: _Response | None = None
         self._turn: _Item | None = None
         self._last_item_id: str | None = None
-        self._ids = 0
         self._number = 0  # of the last frame
-
-    def event(self, name: str, /, **fields: Any) -> Send:
-        """Any event; bytes go as base64."""
-        message = {"type": name, "event_id": self._id("event"), **fields}
-        return Send(msgspec.json.encode(message).decode())
 
     def hear(self, frame: Heard) -> Iterator[Send]:
         """What the client is told of a frame."""
@@ -87,8 +82,8 @@ class Conversation:
         item = yield from self._add_item(type="function_call", **names, arguments="")
         response.items.append(item)
         where, name = response.part(item) | names, "response.function_call_arguments"
-        yield self.event(f"{name}.delta", **where, delta=arguments)
-        yield self.event(f"{name}.done", **where, arguments=arguments)
+        yield self._writer.event(f"{name}.delta", **where, delta=arguments)
+        yield self._writer.event(f"{name}.done", **where, arguments=arguments)
         yield from self._finish_item(item, "completed", arguments=arguments)
         if not was_open:
             yield from self._close_response("completed")
@@ -133,19 +128,21 @@ class Conversation:
                 assert self._turn
                 item_id = self._turn.fields["id"]
                 name = "input_audio_buffer.speech_stopped"
-                yield self.event(name, audio_end_ms=end_ms, item_id=item_id)
+                yield self._writer.event(name, audio_end_ms=end_ms, item_id=item_id)
                 yield from self._finish_item(self._turn, "completed")
 
     def _open_turn(self, start_ms: int) -> Iterator[Send]:
-        item_id = self._id("item")
+        item_id = self._writer.new_id("item")
         name = "input_audio_buffer.speech_started"
-        yield self.event(name, audio_start_ms=start_ms, item_id=item_id)
+        yield self._writer.event(name, audio_start_ms=start_ms, item_id=item_id)
         role = {"type": "message", "role": "user", "content": [{"type": "input_audio"}]}
         self._turn = yield from self._add_item(id=item_id, **role)
 
     def _open_response(self) -> Generator[Send, None, _Response]:
-        response = self._response = _Response(self._id("resp"), self._number)
-        yield self.event("response.created", response={"id": response.id, "status": "in_progress"})
+        response = self._response = _Response(self._writer.new_id("resp"), self._number)
+        yield self._writer.event(
+            "response.created", response={"id": response.id, "status": "in_progress"}
+        )
         return response
 
     def _close_response(self, status: str, reason: str | None = None) -> Iterator[Send]:
@@ -161,17 +158,17 @@ class Conversation:
         details = {"status_details": {"type": status, "reason": reason}} if reason else {}
         output = [item.fields for item in response.items]
         done = {"id": response.id, "status": status, **details, "output": output}
-        yield self.event("response.done", response=done)
+        yield self._writer.event("response.done", response=done)
 
     def _say(self, name: str, **fields: Any) -> Send:
         """An event of the open response's message."""
         assert self._response
         assert self._response.message
         part = self._response.part(self._response.message)
-        return self.event(name, **part, content_index=0, **fields)
+        return self._writer.event(name, **part, content_index=0, **fields)
 
     def _add_item(self, **fields: Any) -> Generator[Send, None, _Item]:
-        fields = {"id": self._id("item"), "status": "in_progress"} | fields
+        fields = {"id": self._writer.new_id("item"), "status": "in_progress"} | fields
         item = _Item(fields, self._last_item_id)
         self._last_item_id = fields["id"]
         yield self._item_event("added", item)
@@ -183,8 +180,4 @@ class Conversation:
 
     def _item_event(self, what: str, item: _Item) -> Send:
         name = f"conversation.item.{what}"
-        return self.event(name, previous_item_id=item.previous_id, item=item.fields)
-
-    def _id(self, kind: str) -> str:
-        self._ids += 1
-        return f"{kind}_{self.session_id}_{self._ids}"
+        return self._writer.event(name, previous_item_id=item.previous_id, item=item.fields)

@@ -22,7 +22,8 @@ rely on:
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from serve.gateway.events import FRAME_MS, Heard
+from model.frame import FRAME_MS
+from serve.gateway.events import Heard
 
 _LIKELY_FRAMES = 2
 _SURE_FRAMES = 3  # as the agent itself, which falls silent then

@@ -6,10 +6,11 @@ session; all else is as for who is attached to it (`serve/dialects/live_sideband
 
 from collections.abc import Iterator
 
+from serve.dialects.live_delegation import DELEGATE
 from serve.dialects.live_events import ClientMessage, InputAudioAppend, SessionStart
-from serve.dialects.live_objects import DELEGATE, Refusal
 from serve.dialects.live_sideband import LiveSideband, Out
-from serve.gateway.events import Begin, Configure, Heard, Say
+from serve.dialects.writing import Refusal
+from serve.gateway.events import Begin, Configure, Event, Heard, Say, Started
 
 
 class Live(LiveSideband):
@@ -29,26 +30,27 @@ class Live(LiveSideband):
         self._sends_audio = sends_audio
         self._is_asked_for = False  # whether session.start has come
         self._is_started = False
+        self._resumption: dict[str, str] = {}
 
-    def _obeyed(self, message: ClientMessage | Refusal) -> Iterator[Out]:
+    def _do(self, message: ClientMessage | Refusal) -> Iterator[Out]:
         match message:
             case Refusal():
                 yield self._error(message)
             case SessionStart() if not self._is_asked_for:
                 self._is_asked_for = True
-                yield from self._asked_for(message)
+                yield from self._start(message)
             case _ if not self._is_asked_for:
                 reason = "The first message must be session.start."
-                yield self._refused(message, "session_not_started", reason, "type")
+                yield self._refuse(message, "session_not_started", reason, "type")
             case _ if not self._permissions.may_send(message.type):
                 reason = "session.client.data_channel does not allow it."
-                yield self._refused(message, "not_allowed", reason, "type")
+                yield self._refuse(message, "not_allowed", reason, "type")
             case InputAudioAppend() if self._sends_audio:
                 yield Say(message.audio)
             case _:
-                yield from super()._obeyed(message)
+                yield from super()._do(message)
 
-    def _asked_for(self, message: SessionStart) -> Iterator[Out]:
+    def _start(self, message: SessionStart) -> Iterator[Out]:
         session = message.session
         self._pending.append(message.event_id)
         if session.client and not self._sends_audio:
@@ -59,13 +61,23 @@ class Live(LiveSideband):
         yield Configure(session.role, tools, session.voice, sound, sound)
         yield Begin()
 
-    def _configured(self, client_event_id: str | None) -> Iterator[Out]:
-        if self._is_started:
-            yield from super()._configured(client_event_id)
-        else:
-            self._is_started = True
-            yield self._event("session.started", client_event_id, session=self._session())
+    def _tell(self, event: Event) -> Iterator[Out]:
+        yield from super()._tell(event)
+        if isinstance(event, Started):
+            self._resumption = self._writer.resumption(event)
+            if self._is_started:  # the client is back, on another socket
+                yield self._tell_start(None)
 
-    def _sounded(self, frame: Heard) -> Iterator[Out]:
+    def _tell_settings(self, client_event_id: str | None) -> Out:
+        if self._is_started:
+            return super()._tell_settings(client_event_id)
+        self._is_started = True
+        return self._tell_start(client_event_id)
+
+    def _tell_start(self, client_event_id: str | None) -> Out:
+        session = self._session()
+        return self._event("session.started", client_event_id, session=session, **self._resumption)
+
+    def _play(self, frame: Heard) -> Iterator[Out]:
         if self._sends_audio:
             yield {"type": "session.output_audio.delta", "delta": frame.audio}

@@ -9,31 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from serve.gateway.audio import AudioFormat
+from serve.dialects.reading import Format, Function, Text
 
-_ENCODINGS: dict[str, Literal["pcm16", "mulaw", "alaw"]] = {
-    "audio/pcm": "pcm16",
-    "audio/pcmu": "mulaw",
-    "audio/pcma": "alaw",
-}
-_DEPTH = 32  # of a tool's parameters
-
-Id = Annotated[str, Meta(max_length=512)]
-Text = Annotated[str, Meta(max_length=65_536)]
-ShortText = Annotated[str, Meta(max_length=8192)]
 _Name = Annotated[str, Meta(max_length=256)]
-
-
-class _Format(msgspec.Struct, frozen=True):
-    type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
-    rate: int
-
-    def __post_init__(self):
-        self.as_audio_format()  # raises ValueError on what there is no such sound of
-
-    def as_audio_format(self) -> AudioFormat:
-        """The same as the gateway has it."""
-        return AudioFormat(_ENCODINGS[self.type], self.rate)
 
 
 class _CustomVoice(msgspec.Struct, frozen=True):
@@ -45,20 +23,18 @@ class _Output(msgspec.Struct, frozen=True):
 
 
 class _AudioConfig(msgspec.Struct, frozen=True):
-    format: _Format | None = None
+    format: Format | None = None
     output: _Output | None = None
 
 
-class _Tool(msgspec.Struct, frozen=True):
+class _Tool(Function, kw_only=True):
     type: _Name
     name: _Name = ""
-    description: ShortText | None = None
-    parameters: dict[str, Any] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.type == "function" and not self.name:
             raise ValueError("a function needs a name")
-        _check_depth(self.parameters, _DEPTH)
 
 
 class ClientDelegation(msgspec.Struct, tag_field="type", tag="client", frozen=True):
@@ -77,15 +53,7 @@ class ResponsesConfig(msgspec.Struct, frozen=True):
         """The tools that the client runs, None where it does not say."""
         if self.tools is None:
             return None
-        return tuple(
-            {
-                "name": tool.name,
-                "description": tool.description or "",
-                "parameters": tool.parameters or {"type": "object", "properties": {}},
-            }
-            for tool in self.tools
-            if tool.type == "function"
-        )
+        return tuple(tool.as_setting() for tool in self.tools if tool.type == "function")
 
 
 class ResponsesDelegation(msgspec.Struct, tag_field="type", tag="responses", frozen=True):
@@ -178,11 +146,3 @@ class SessionConfig(SessionChange, frozen=True):
         delegate = self.responses and self.responses.instructions
         parts = [self.instructions, delegate, history]
         return "\n\n".join(part for part in parts if part) or None
-
-
-def _check_depth(value: Any, levels: int) -> None:
-    if levels == 0:
-        raise ValueError(f"nested deeper than {_DEPTH} levels")
-    if isinstance(value, dict | list):
-        for child in value.values() if isinstance(value, dict) else value:
-            _check_depth(child, levels - 1)

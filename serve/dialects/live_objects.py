@@ -1,52 +1,21 @@
 """What servers send over OpenAI's Live protocol: the objects inside of its events."""
 
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from serve.dialects.live_delegation import delegates_to_client
+from serve.dialects.reading import FORMATS
+from serve.dialects.writing import Refusal
 from serve.gateway.events import CallMade, Problem, Settings
 
-# The tool of an agent that delegates to its client. What is wanted is said nowhere in Live:
-# applications find it in the transcripts.
-DELEGATE = {
-    "name": "delegate",
-    "description": "Hands what the caller wants over to those who can look it up or do it.",
-    "parameters": {"type": "object", "properties": {}},
-}
-_FORMATS = {"pcm16": "audio/pcm", "mulaw": "audio/pcmu", "alaw": "audio/pcma"}
 _SETTINGS = {  # as Live calls them
     "instructions": "session.instructions",
     "tools": "session.delegation.responses.tools",
-    "voice": "session.audio.output.voice",
-    "input_format": "session.audio.format",
-    "output_format": "session.audio.format",
     "format": "session.audio.format",
 }
-_PARAMS = {
-    **_SETTINGS,
-    "text": "content",
-    "output": "item.output",
-    "call_id": "item.call_id",
-}
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a client's message is not done: `param` is the field that was wrong, `client_event_id`
-    the message's own id, if it could be read."""
-
-    code: str
-    message: str
-    param: str | None = None
-    client_event_id: str | None = None
-
-
-def delegates_to_client(settings: Settings) -> bool:
-    """Whether the agent hands work over to the client, instead of making calls of its own."""
-    return settings.tools == (DELEGATE,)
+_PARAMS = {**_SETTINGS, "text": "content", "output": "item.output", "call_id": "item.call_id"}
 
 
 def session_config(settings: Settings, model: str) -> dict[str, Any]:
@@ -58,7 +27,7 @@ def session_config(settings: Settings, model: str) -> dict[str, Any]:
     return {
         "instructions": settings.instructions,
         "audio": {
-            "format": {"type": _FORMATS[sound.encoding], "rate": sound.rate_hz},
+            "format": {"type": FORMATS[sound.encoding], "rate": sound.rate_hz},
             "output": {"voice": settings.voice or None},
         },
         "delegation": client if delegates_to_client(settings) else responses,
@@ -109,19 +78,20 @@ def function_call_events(call: CallMade) -> list[dict[str, Any]]:
 
 def refusal_of(problem: Problem) -> tuple[Refusal, bool]:
     """A session's problem in Live's words, and whether it is that settings were not taken."""
-    setting = re.split(r"[.\[]", problem.param)[0]
-    param = _PARAMS.get(setting, setting) + problem.param.removeprefix(setting)
-    return Refusal(problem.code, problem.message, param or None), setting in _SETTINGS
+    param = _PARAMS.get(problem.param, problem.param) or None
+    retry_after_s = problem.retry_after_s
+    refusal = Refusal(problem.code, problem.message, param, retry_after_s=retry_after_s)
+    return refusal, problem.param in _SETTINGS
 
 
-def error_object(refusal: Refusal, retry_after_s: float) -> dict[str, Any]:
+def error_object(refusal: Refusal) -> dict[str, Any]:
     """What is wrong, as clients are told it; absent is what there is none of."""
     error = {
-        "type": "rate_limit_error" if retry_after_s else "invalid_request_error",
+        "type": refusal.type,
         "code": refusal.code,
         "message": refusal.message,
         "param": refusal.param,
-        "client_event_id": refusal.client_event_id,
-        "retry_after_s": retry_after_s or None,
+        "client_event_id": refusal.event_id,
+        "retry_after_s": refusal.retry_after_s or None,
     }
     return {name: value for name, value in error.items() if value is not None}

@@ -15,54 +15,52 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import msgspec
-
+from model.frame import FRAME_MS
 from serve.dialects.dialect import CLOSE_CODES, Disconnect, Send
 from serve.dialects.live_config import DataChannel, ResponsesConfig
+from serve.dialects.live_delegation import (
+    DELEGATION,
+    Delegations,
+    delegates_to_client,
+    instruction_of,
+)
 from serve.dialects.live_events import (
+    Append,
     ClientMessage,
-    CommentaryAppend,
     FunctionCallOutput,
     InputAudioAppend,
     InputAudioMute,
     InputAudioUnmute,
-    InstructionsAppend,
     MessageItem,
     ResponseCreate,
     ResponseItemCreate,
     SessionClose,
     SessionStart,
     SessionUpdate,
-    ThinkingAppend,
     decoded,
 )
 from serve.dialects.live_objects import (
-    Refusal,
-    delegates_to_client,
     error_object,
     function_call_events,
     refusal_of,
     response_events,
     session_config,
 )
+from serve.dialects.reading import note_of
+from serve.dialects.writing import Refusal, Writer, sent
 from serve.gateway.audio import AudioFormat
 from serve.gateway.events import (
-    FRAME_MS,
     Answer,
     CallCancelled,
-    CallConfirmed,
     CallMade,
-    CallOpened,
     Command,
     Configure,
     Configured,
     Ended,
     Event,
-    HandedOff,
     HangUp,
     Heard,
     Mute,
-    Note,
     Problem,
     Settings,
     Started,
@@ -70,16 +68,10 @@ from serve.gateway.events import (
 
 USAGE_FRAMES = 200  # between two reports: 16 s
 _PENDING = 32  # updates of settings that are not yet answered
-_WORDS = {  # what the agent is told of an append
-    InstructionsAppend: "From now on: {}",
-    ThinkingAppend: "To know, not to say: {}",
-    CommentaryAppend: "Tell the caller, in your own words: {}",
-}
 _REASONS = {"hang_up": "close_requested", "too_long": "expired"}  # else connection_lost
-_DELEGATION, _RESPONSE = "delegation_", "resp_"  # before a call's id
 
-ServerEvent = dict[str, Any]
-Out = Command | Disconnect | ServerEvent
+ServerMessage = dict[str, Any]
+Out = Command | Disconnect | ServerMessage
 
 
 class LiveSideband:
@@ -91,80 +83,77 @@ class LiveSideband:
 
     def __init__(self, model: str, extensions: bool, started_at_s: int = 0, lasts_s: int = 0):
         self._model = model
-        self._extensions = extensions
+        self._writer = Writer(extensions)
         self._started_at_s = started_at_s
         self._lasts_s = lasts_s
-        self._session_id = ""
         self._settings = Settings()
         self._tools: tuple[Any, ...] = ()  # that there are while the client lets them be called
         self._may_call = True
         self._pending: deque[str | None] = deque()  # ids of updates that are not yet answered
-        self._delegated: set[str] = set()  # calls that wait for the client's commentary
-        self._recalled: set[str] = set()  # such calls that the caller wants no more
+        self._delegations = Delegations()
         self._answered: str | None = None  # the call of the last result
         self._close_id: str | None = None  # of the client's session.close
         self._permissions = DataChannel()
         self._is_started = True
-        self._events_sent = 0
         self._heard_ms = 0
 
     def received(self, data: str | bytes) -> Iterator[Command | Send | Disconnect]:
         """See Dialect."""
-        yield from self._encoded(self._obeyed(decoded(data)))
+        yield from self._encoded(self._do(decoded(data)))
 
     def told(self, event: Event) -> Iterator[Send | Disconnect]:
         """See Dialect."""
-        yield from self._encoded(self._reported(event))
+        yield from self._encoded(self._tell(event))
 
     def _encoded(self, outs: Iterator[Any]) -> Iterator[Any]:
         for out in outs:
             if not isinstance(out, dict):
                 yield out
             elif self._permissions.may_see(out):
-                yield Send(msgspec.json.encode(out).decode())
+                yield sent(out)
 
     # From the client.
 
-    def _obeyed(self, message: ClientMessage | Refusal) -> Iterator[Out]:
+    def _do(self, message: ClientMessage | Refusal) -> Iterator[Out]:
         match message:
             case Refusal():
                 yield self._error(message)
             case SessionUpdate():
-                yield from self._updated(message)
+                yield from self._update(message)
             case InputAudioMute() | InputAudioUnmute():
                 yield Mute(isinstance(message, InputAudioMute))
                 yield self._event(f"{message.type}d", message.event_id)
-            case InstructionsAppend() | ThinkingAppend() | CommentaryAppend():
-                yield from self._appended(message)
+            case Append():
+                yield from self._append(message)
             case ResponseItemCreate() | ResponseCreate() if self._is_client_delegate:
                 reason = f"{message.type} requires Responses delegation."
-                yield self._refused(message, "wrong_delegation", reason, "type")
+                yield self._refuse(message, "wrong_delegation", reason, "type")
             case ResponseItemCreate(item=FunctionCallOutput() as item):
                 self._answered = item.call_id
                 yield Answer(item.call_id, item.text)
             case ResponseItemCreate(item=MessageItem() as item):
-                yield Note(f"Written by the {item.role}: {item.text}")
+                yield note_of(item.role, item.text)
             case ResponseCreate():
-                yield from self._continued()
+                yield from self._continue()
             case SessionClose():
                 self._close_id = message.event_id
                 yield HangUp()
             case SessionStart() | InputAudioAppend():
                 reason = f"{message.type} is not for this connection, or not now."
-                yield self._refused(message, "not_allowed", reason, "type")
+                yield self._refuse(message, "not_allowed", reason, "type")
 
-    def _updated(self, message: SessionUpdate) -> Iterator[Out]:
+    def _update(self, message: SessionUpdate) -> Iterator[Out]:
         delegation = message.session.delegation
         responses = message.session.responses
         if delegation and self._is_client_delegate == (responses is not None):
             reason = "A session delegates to whom it did when it began."
-            yield self._refused(message, "immutable_parameter", reason, "session.delegation.type")
+            yield self._refuse(message, "immutable_parameter", reason, "session.delegation.type")
         elif len(self._pending) == _PENDING:
-            yield self._refused(message, "too_many_updates", "Too many updates are under way.")
+            yield self._refuse(message, "too_many_updates", "Too many updates are under way.")
         else:
             self._pending.append(message.event_id)
             if responses and responses.instructions:
-                yield Note(_WORDS[InstructionsAppend].format(responses.instructions))
+                yield instruction_of(responses.instructions)
             yield Configure(tools=self._offered(responses or ResponsesConfig()))
 
     def _offered(self, responses: ResponsesConfig) -> tuple[Mapping[str, Any], ...] | None:
@@ -177,71 +166,55 @@ class LiveSideband:
             self._may_call = responses.tool_choice != "none"
         return self._tools if self._may_call else ()
 
-    def _appended(
-        self, message: InstructionsAppend | ThinkingAppend | CommentaryAppend
-    ) -> Iterator[Out]:
+    def _append(self, message: Append) -> Iterator[Out]:
         if message.delegation_id is not None and not self._is_client_delegate:
             reason = "Delegations to Responses take no appends: delegation_id must be null."
-            yield self._refused(message, "wrong_delegation", reason, "delegation_id")
+            yield self._refuse(message, "wrong_delegation", reason, "delegation_id")
             return
-        call_id = (message.delegation_id or "").removeprefix(_DELEGATION)
-        if isinstance(message, CommentaryAppend) and call_id in self._delegated:
-            self._delegated.remove(call_id)
-            yield Answer(call_id, message.content)
-        elif call_id not in self._recalled:
-            yield Note(_WORDS[type(message)].format(message.content))
+        if command := self._delegations.taken(message):
+            yield command
         now_ms = self._heard_ms
         yield self._event(f"{message.type}ed", message.event_id, start_ms=now_ms, end_ms=now_ms)
 
-    def _continued(self) -> Iterator[Out]:
-        delegation_id = self._answered and _DELEGATION + self._answered
+    def _continue(self) -> Iterator[Out]:
+        delegation_id = self._answered and DELEGATION + self._answered
         self._answered = None
-        yield from self._responded(delegation_id, f"{self._session_id}_{self._events_sent}", [])
+        yield from self._respond(delegation_id, self._writer.new_id("resp"), [])
 
     # From the session.
 
-    def _reported(self, event: Event) -> Iterator[Out]:
+    def _tell(self, event: Event) -> Iterator[Out]:
         match event:
             case Started():
-                self._session_id = event.session_id
+                self._writer.session_id = event.session_id
                 self._set(event.settings)
             case Configured():
                 self._set(event.settings)
-                yield from self._configured(self._pending.popleft() if self._pending else None)
+                yield self._tell_settings(self._pending.popleft() if self._pending else None)
             case Heard() if self._is_started:
-                yield from self._heard(event)
+                yield from self._hear(event)
             case CallMade():
-                yield from self._called(event)
-            case CallOpened():
-                yield from self._extra("call.opened", event.number, call_id=event.call_id)
+                self._delegations.recall(event.supersedes)
+                yield from self._call(event)
             case CallCancelled():
-                self._recall(event.call_id)
-                yield from self._extra("call.cancelled", event.number, call_id=event.call_id)
-            case CallConfirmed():
-                yield from self._extra("call.confirmed", event.number, call_id=event.call_id)
-            case HandedOff():
-                yield from self._extra("handoff", event.number, arguments=dict(event.arguments))
+                self._delegations.recall(event.call_id)
             case Problem():
-                yield from self._failed(event)
+                yield from self._fail(event)
             case Ended():
-                yield from self._ended(event)
-
-    def _recall(self, call_id: str) -> None:
-        if call_id in self._delegated:
-            self._delegated.remove(call_id)
-            self._recalled.add(call_id)
+                yield from self._end(event)
+        yield from self._writer.extensions(event)
 
     def _set(self, settings: Settings) -> None:
         self._settings = settings
         self._tools = settings.tools or self._tools
 
-    def _configured(self, client_event_id: str | None) -> Iterator[Out]:
+    def _tell_settings(self, client_event_id: str | None) -> Out:
         """What the client is told when settings have changed."""
-        yield self._event("session.updated", client_event_id, session=self._session())
+        return self._event("session.updated", client_event_id, session=self._session())
 
-    def _heard(self, frame: Heard) -> Iterator[Out]:
+    def _hear(self, frame: Heard) -> Iterator[Out]:
         self._heard_ms = frame.start_ms + FRAME_MS
-        yield from self._sounded(frame)
+        yield from self._play(frame)
         for side, text in (("input", frame.user_text), ("output", frame.agent_text)):
             if text:
                 transcript = {"delta": text, **_span(frame)}
@@ -249,35 +222,33 @@ class LiveSideband:
         if (frame.number + 1) % USAGE_FRAMES == 0:
             yield self._event("session.usage.updated", usage=self._usage())
 
-    def _sounded(self, frame: Heard) -> Iterator[Out]:
+    def _play(self, frame: Heard) -> Iterator[Out]:
         """What the client is told of the agent's sound; those who are attached, in one format."""
         if self._settings.output_format == AudioFormat():
             yield {"type": "session.output_audio.delta", "delta": frame.audio, **_span(frame)}
 
-    def _called(self, call: CallMade) -> Iterator[Out]:
-        if call.supersedes:
-            self._recall(call.supersedes)
-            known = {"superseded_by": call.call_id, "confidence": call.confidence}
-            yield from self._extra("call.superseded", call.number, call_id=call.supersedes, **known)
-        delegation = {"id": _DELEGATION + call.call_id, "type": "delegation", "target": "client"}
+    def _call(self, call: CallMade) -> Iterator[Out]:
+        delegation = {"id": DELEGATION + call.call_id, "type": "delegation"}
+        response_id = f"resp_{call.call_id}"
         if self._is_client_delegate:
-            self._delegated.add(call.call_id)
+            self._delegations.hand_over(call.call_id)
+            delegation |= {"target": "client"}
         else:
-            delegation |= {"target": "responses", "response_id": _RESPONSE + call.call_id}
+            delegation |= {"target": "responses", "response_id": response_id}
         at = {"offset_ms": call.number * FRAME_MS, "delegation": delegation}
         yield self._event("session.delegation.created", None, **at)
         if not self._is_client_delegate:
-            yield from self._responded(delegation["id"], call.call_id, function_call_events(call))
+            yield from self._respond(delegation["id"], response_id, function_call_events(call))
 
-    def _failed(self, problem: Problem) -> Iterator[Out]:
+    def _fail(self, problem: Problem) -> Iterator[Out]:
         refusal, is_of_settings = refusal_of(problem)
         if is_of_settings and self._pending:
-            refusal = replace(refusal, client_event_id=self._pending.popleft())
-        yield self._error(refusal, problem.retry_after_s)
-        if not self._is_started and (is_of_settings or problem.retry_after_s):
-            yield Disconnect(1013 if problem.retry_after_s else 1008, problem.code)
+            refusal = replace(refusal, event_id=self._pending.popleft())
+        yield self._error(refusal)
+        if is_of_settings and not self._is_started:
+            yield Disconnect(1008, problem.code)
 
-    def _ended(self, event: Ended) -> Iterator[Out]:
+    def _end(self, event: Ended) -> Iterator[Out]:
         reason = _REASONS.get(event.reason, "connection_lost")
         if self._is_started:
             closed = {"reason": reason, "session": self._session(), "usage": self._usage()}
@@ -286,36 +257,29 @@ class LiveSideband:
 
     # What servers send.
 
-    def _event(self, kind: str, client_event_id: str | None = None, **fields: Any) -> ServerEvent:
-        self._events_sent += 1
-        event_id = f"event_{self._session_id}_{self._events_sent}"
+    def _event(self, kind: str, client_event_id: str | None = None, **fields: Any) -> ServerMessage:
         answered = {"client_event_id": client_event_id} if client_event_id else {}
-        return {"type": kind, "event_id": event_id, **answered, **fields}
+        return self._writer.message(kind, **answered, **fields)
 
-    def _refused(
-        self, message: ClientMessage, code: str, reason: str, param: str | None = None
-    ) -> ServerEvent:
+    def _refuse(
+        self, message: ClientMessage | Append, code: str, reason: str, param: str | None = None
+    ) -> ServerMessage:
         return self._error(Refusal(code, reason, param, message.event_id))
 
-    def _error(self, refusal: Refusal, retry_after_s: float = 0.0) -> ServerEvent:
-        error = error_object(refusal, retry_after_s)
-        return self._event("error", refusal.client_event_id, error=error)
+    def _error(self, refusal: Refusal) -> ServerMessage:
+        return self._event("error", refusal.event_id, error=error_object(refusal))
 
-    def _extra(self, kind: str, number: int, **fields: Any) -> Iterator[Out]:
-        if self._extensions:
-            yield self._event(f"duologue.{kind}", at_ms=number * FRAME_MS, **fields)
-
-    def _responded(
-        self, delegation_id: str | None, name: str, made: Iterable[ServerEvent]
+    def _respond(
+        self, delegation_id: str | None, response_id: str, made: Iterable[ServerMessage]
     ) -> Iterator[Out]:
         """A response from its creation to its completion, with what is `made` in it."""
         created_at_s = self._started_at_s + self._heard_ms / 1000
-        for event in response_events(_RESPONSE + name, self._model, created_at_s, made):
+        for event in response_events(response_id, self._model, created_at_s, made):
             yield self._event("response.event", delegation_id=delegation_id, event=event)
 
-    def _session(self) -> ServerEvent:
+    def _session(self) -> ServerMessage:
         expires_at = self._started_at_s + self._lasts_s
-        identity = {"id": self._session_id, "model": self._model, "expires_at": expires_at}
+        identity = {"id": self._writer.session_id, "model": self._model, "expires_at": expires_at}
         return {**identity, "status": "active", **session_config(self._settings, self._model)}
 
     def _usage(self) -> dict[str, Any]:

@@ -17,26 +17,23 @@ from serve.dialects.islands import (
     Islands,
     IslandText,
 )
+from serve.dialects.reading import note_of
 from serve.dialects.realtime_agent import AgentTurns
 from serve.dialects.realtime_caller import CallerTurns
-from serve.dialects.realtime_events import ClientError, Wire
+from serve.dialects.realtime_events import ClientError
 from serve.dialects.realtime_items import Item, Items
 from serve.dialects.realtime_session import SessionConfig
+from serve.dialects.writing import Refusal, Writer, sent
 from serve.gateway.events import (
-    FRAME_MS,
     Answer,
     Begin,
-    CallCancelled,
-    CallConfirmed,
     CallMade,
-    CallOpened,
     ClearAudio,
     Command,
     Configure,
     Configured,
     Ended,
     Event,
-    HandedOff,
     Heard,
     Note,
     Problem,
@@ -45,14 +42,6 @@ from serve.gateway.events import (
 )
 
 _MAX_CALLS = 512
-
-_PROBLEM_TYPES = {
-    "rate_limit_exceeded": "rate_limit_error",
-    "server_full": "server_error",
-    "server_error": "server_error",
-}
-
-_BY = {"user": "The caller writes: ", "system": "", "assistant": "You have said before: "}
 
 
 class Realtime:
@@ -68,16 +57,15 @@ class Realtime:
         extensions: bool,
         sends_audio: bool = True,
     ) -> None:
-        self._wire = Wire()
+        self._writer = Writer(extensions)
         self._config = SessionConfig(model)
-        self._items = Items(self._wire)
+        self._items = Items(self._writer)
         self._islands = Islands()
-        self._caller = CallerTurns(self._wire, self._items)
-        self._agent = AgentTurns(self._wire, self._items, self._islands, sends_audio)
-        self._extensions = extensions
+        self._caller = CallerTurns(self._writer, self._items)
+        self._agent = AgentTurns(self._writer, self._items, self._islands, sends_audio)
         self._has_heard = False
         self._calls: dict[str, Literal["here", "earlier"]] = {}  # where each call_id was made
-        self.opening = self._change(events.read_session(dict(session or {})))
+        self.opening = self._change(events.session_of(dict(session or {})))
 
     @property
     def is_hushed(self) -> bool:
@@ -86,19 +74,24 @@ class Realtime:
         return self._islands.is_dropping
 
     def received(self, data: str | bytes) -> Iterator[Command | Send | Disconnect]:
+        """See Dialect."""
+        message = events.decoded(data)
+        if isinstance(message, Refusal):
+            yield self._writer.error(message)
+            return
         try:
-            event = events.decode(data)
-            yield from self._receive(event)
+            yield from self._do(message)
         except ClientError as error:
-            yield self._wire.error("invalid_request_error", error, events.event_id_of(data))
+            refusal = Refusal(error.code, error.message, error.param, message.event_id)
+            yield self._writer.error(refusal)
 
     def told(self, event: Event) -> Iterator[Send | Disconnect]:
+        """See Dialect."""
         match event:
             case Started():
-                self._wire.session_id = event.session_id
+                self._writer.session_id = event.session_id
                 self._config.settings = event.settings
-                token = {"resume_token": event.resume_token} if self._extensions else {}
-                yield self._tell_session("created", **token)
+                yield self._tell_session("created", **self._writer.resumption(event))
             case Configured():
                 self._config.settings = event.settings
                 yield self._tell_session("updated")
@@ -107,30 +100,20 @@ class Realtime:
             case CallMade():
                 self._remember_call(event.call_id, "here")
                 yield from self._agent.call(event)
-                yield from self._extend_call(event)
-            case CallOpened():
-                yield from self._extend("call.opened", event.number, call_id=event.call_id)
-            case CallCancelled():
-                yield from self._extend("call.cancelled", event.number, call_id=event.call_id)
-            case CallConfirmed():
-                yield from self._extend("call.confirmed", event.number, call_id=event.call_id)
-            case HandedOff():
-                yield from self._extend("handoff", event.number, arguments=event.arguments)
-            case Problem():
-                yield self._tell_problem(event)
+            case Problem(code, message, param, retry_after_s):
+                yield self._writer.error(Refusal(code, message, param or None, None, retry_after_s))
             case Ended():
                 yield Disconnect(CLOSE_CODES[event.reason], event.reason)
-            case _:
-                assert_never(event)
+        yield from map(sent, self._writer.extensions(event))
 
     # What a client sends.
 
-    def _receive(self, event: events.AnyEvent) -> Iterator[Command | Send]:
-        match event:
+    def _do(self, message: events.ClientMessage) -> Iterator[Command | Send]:
+        match message:
             case events.SessionUpdate():
-                yield self._change(event.session)
+                yield self._change(message.session)
             case events.BufferAppend():
-                yield from self._append(event.audio)
+                yield from self._append(message.audio)
             case events.BufferCommit():
                 yield from self._caller.commit()
             case events.BufferClear():
@@ -139,21 +122,21 @@ class Realtime:
             case events.OutputClear():
                 yield from self._agent.clear()
             case events.ItemCreate():
-                yield from self._create_item(event)
+                yield from self._create_item(message)
             case events.ItemRetrieve():
-                yield from self._items.retrieve(event.item_id)
+                yield from self._items.retrieve(message.item_id)
             case events.ItemTruncate():
                 yield from self._items.truncate(
-                    event.item_id, event.content_index, event.audio_end_ms
+                    message.item_id, message.content_index, message.audio_end_ms
                 )
             case events.ItemDelete():
-                yield from self._items.delete(event.item_id)
+                yield from self._items.delete(message.item_id)
             case events.ResponseCreate():
-                yield from self._nudge(event.response or events.ResponseWish())
+                yield from self._nudge(message.response or events.ResponseWish())
             case events.ResponseCancel():
-                yield from self._agent.cancel(event.response_id)
+                yield from self._agent.cancel(message.response_id)
             case _:
-                assert_never(event)
+                assert_never(message)
 
     def _change(self, change: events.SessionChange) -> Configure:
         configure = self._config.change(change, self._has_heard)
@@ -166,8 +149,8 @@ class Realtime:
             self._caller.append()
             yield Say(audio)
 
-    def _create_item(self, event: events.ItemCreate) -> Iterator[Command | Send]:
-        wanted = event.item
+    def _create_item(self, message: events.ItemCreate) -> Iterator[Command | Send]:
+        wanted = message.item
         item_id = wanted.id or self._items.new_id()
         match wanted:
             case events.MessageItem():
@@ -183,7 +166,7 @@ class Realtime:
                 command = self._answer(wanted)
         is_known = self._items.was_deleted(item_id)  # a client that corrects what it shows
         item = Item(item_id, fields)
-        yield from self._items.add(item, event.previous_item_id)
+        yield from self._items.add(item, message.previous_item_id)
         yield from self._items.done(item)
         if isinstance(wanted, events.FunctionCallItem):
             self._remember_call(wanted.call_id, "earlier")
@@ -223,26 +206,8 @@ class Realtime:
         yield from self._agent.end_frame()
 
     def _tell_session(self, what: str, **more: str) -> Send:
-        session = self._config.described(self._wire.session_id)
-        return self._wire.event(f"session.{what}", session=session, **more)
-
-    def _tell_problem(self, problem: Problem) -> Send:
-        error = ClientError(problem.code, problem.message, problem.param or None)
-        more = {"retry_after_s": problem.retry_after_s} if problem.retry_after_s else {}
-        type = _PROBLEM_TYPES.get(problem.code, "invalid_request_error")
-        return self._wire.error(type, error, None, **more)
-
-    def _extend_call(self, call: CallMade) -> Iterator[Send]:
-        about: dict[str, Any] = {"call_id": call.call_id, "confidence": call.confidence}
-        yield from self._extend("call.made", call.number, **about, supersedes=call.supersedes)
-        if call.supersedes:
-            about = {"call_id": call.supersedes, "superseded_by": call.call_id}
-            yield from self._extend("call.superseded", call.number, **about)
-
-    def _extend(self, what: str, number: int, **fields: Any) -> Iterator[Send]:
-        """An event that only we have: clients must have asked for those."""
-        if self._extensions:
-            yield self._wire.event(f"duologue.{what}", at_ms=number * FRAME_MS, **fields)
+        session = self._config.described(self._writer.session_id)
+        return self._writer.event(f"session.{what}", session=session, **more)
 
     def _remember_call(self, call_id: str, where: Literal["here", "earlier"]) -> None:
         if where == "here" or call_id not in self._calls:
@@ -262,4 +227,4 @@ def _message(wanted: events.MessageItem) -> tuple[dict[str, Any], Note | None]:
             content.append({"type": f"{side}_text", "text": part.text or ""})
     fields = {"type": "message", "status": "completed", "role": wanted.role, "content": content}
     text = " ".join(filter(None, (part.text or part.transcript for part in wanted.content)))
-    return fields, Note(_BY[wanted.role] + text) if text else None
+    return fields, note_of(wanted.role, text) if text else None

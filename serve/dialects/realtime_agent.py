@@ -12,9 +12,10 @@ from serve.dialects.islands import (
     Islands,
     IslandText,
 )
-from serve.dialects.realtime_events import ClientError, Wire
+from serve.dialects.realtime_events import ClientError
 from serve.dialects.realtime_items import Items
 from serve.dialects.realtime_response import Response
+from serve.dialects.writing import Writer
 from serve.gateway.events import CallMade
 
 _NUDGE_FRAMES = 12  # that the agent has to begin an answer to a nudge
@@ -26,8 +27,8 @@ class AgentTurns:
     of the one that is open, else one of its own. A nudge (`response.create`) is answered by the
     next response, or by an empty one if none comes."""
 
-    def __init__(self, wire: Wire, items: Items, islands: Islands, sends_audio: bool) -> None:
-        self._wire = wire
+    def __init__(self, writer: Writer, items: Items, islands: Islands, sends_audio: bool) -> None:
+        self._writer = writer
         self._items = items
         self._islands = islands
         self._sends_audio = sends_audio
@@ -111,4 +112,4 @@ class AgentTurns:
 
     def _new_response(self) -> Response:
         metadata = self._nudges.popleft() if self._nudges else None
-        return Response(self._wire, self._items, self._sends_audio, metadata)
+        return Response(self._writer, self._items, self._sends_audio, metadata)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from serve.dialects.dialect import Send
 from serve.dialects.islands import TurnClosed, TurnOpened, TurnText, TurnTranscribed
-from serve.dialects.realtime_events import ClientError, Wire
+from serve.dialects.realtime_events import ClientError
 from serve.dialects.realtime_items import Item, Items
+from serve.dialects.writing import Writer
 
 
 @dataclass
@@ -27,9 +28,9 @@ class CallerTurns:
     """Tells a client of the caller's turns. With `is_automatic` it is told when they begin and end
     and they are committed for it (OpenAI's turn detection); else it commits them itself."""
 
-    def __init__(self, wire: Wire, items: Items) -> None:
+    def __init__(self, writer: Writer, items: Items) -> None:
         self.is_automatic = True
-        self._wire = wire
+        self._writer = writer
         self._items = items
         self._speech: _Speech | None = None
         self._has_audio = False
@@ -40,7 +41,7 @@ class CallerTurns:
 
     def clear(self) -> Iterator[Send]:
         self._has_audio = False
-        yield self._wire.event("input_audio_buffer.cleared")
+        yield self._writer.event("input_audio_buffer.cleared")
 
     def commit(self) -> Iterator[Send]:
         """The client says that the turn is over, whether it has been heard yet or not."""
@@ -78,7 +79,7 @@ class CallerTurns:
             speech = self._speech = self._new_speech()
         speech.was_heard, speech.is_transcribed, speech.start_ms = True, False, start_ms
         if self.is_automatic:
-            yield self._wire.event(
+            yield self._writer.event(
                 "input_audio_buffer.speech_started",
                 audio_start_ms=start_ms,
                 item_id=speech.item.id,
@@ -95,7 +96,7 @@ class CallerTurns:
         assert speech
         speech.heard_ms += end_ms - speech.start_ms
         if self.is_automatic:
-            yield self._wire.event(
+            yield self._writer.event(
                 "input_audio_buffer.speech_stopped", audio_end_ms=end_ms, item_id=speech.item.id
             )
             if not speech.is_committed:
@@ -104,7 +105,7 @@ class CallerTurns:
     def _commit(self, speech: _Speech) -> Iterator[Send]:
         speech.is_committed = True
         self._has_audio = False
-        yield self._wire.event(
+        yield self._writer.event(
             "input_audio_buffer.committed",
             previous_item_id=self._items.last_id,
             item_id=speech.item.id,
@@ -126,7 +127,7 @@ class CallerTurns:
         )
 
     def _transcription(self, what: str, speech: _Speech, **fields: object) -> Send:
-        return self._wire.event(
+        return self._writer.event(
             f"conversation.item.input_audio_transcription.{what}",
             item_id=speech.item.id,
             content_index=0,

@@ -1,22 +1,25 @@
-"""OpenAI Realtime's events: what clients send, as structs, and how what they are sent is written.
+"""What clients send over OpenAI Realtime, decoded."""
 
-Fields that are not named here are ignored, as OpenAI's SDKs send more of them every month.
-"""
-
-import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from serve.dialects.dialect import Send
+from serve.dialects.reading import (
+    Fault,
+    Format,
+    Function,
+    Message,
+    Text,
+    check_depth,
+    fault_of,
+    read,
+)
+from serve.dialects.writing import Refusal
 
-_MAX_DEPTH = 32  # of what a client may nest
-_MAX_AUDIO_BYTES = 4 * 2**20
-
-Id = Annotated[str, Meta(min_length=1, max_length=256)]
-Text = Annotated[str, Meta(max_length=65_536)]
+ItemId = Annotated[str, Meta(min_length=1, max_length=256)]
 Metadata = Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)]
+_Audio = Annotated[bytes, Meta(max_length=4 * 2**20)]  # JSON has it as base64
 
 
 class ClientError(ValueError):
@@ -27,22 +30,11 @@ class ClientError(ValueError):
         self.code, self.message, self.param = code, message, param
 
 
-class Format(msgspec.Struct, omit_defaults=True):
-    """How sound is sent. Only `audio/pcm` has a rate; the others are 8 kHz."""
-
-    type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
-    rate: Literal[8_000, 16_000, 24_000, 48_000] | None = None
-
-
-class FunctionTool(msgspec.Struct):
-    """A tool that the client runs; `parameters` is a JSON Schema."""
+class FunctionTool(Function, kw_only=True):
+    """A tool that the client runs."""
 
     type: Literal["function"]
     name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
-    description: Annotated[str, Meta(max_length=8192)] = ""
-    parameters: dict[str, Any] = msgspec.field(
-        default_factory=lambda: {"type": "object", "properties": {}}
-    )
 
 
 class InputChange(msgspec.Struct):
@@ -93,6 +85,9 @@ class SessionChange(msgspec.Struct):
     prompt: dict[str, Any] | UnsetType | None = UNSET
     include: list[str] | UnsetType | None = UNSET
 
+    def __post_init__(self) -> None:
+        check_depth(msgspec.to_builtins(self))  # it is told back
+
 
 class ContentPart(msgspec.Struct, omit_defaults=True):
     """A part of a message: something written, or what was said as far as it is known in writing."""
@@ -107,24 +102,24 @@ class MessageItem(msgspec.Struct, tag_field="type", tag="message"):
 
     role: Literal["user", "system", "assistant"]
     content: Annotated[list[ContentPart], Meta(max_length=64)]
-    id: Id | None = None
+    id: ItemId | None = None
 
 
 class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
     """A call of an earlier conversation."""
 
-    call_id: Id
+    call_id: ItemId
     name: Annotated[str, Meta(max_length=64)]
     arguments: Text
-    id: Id | None = None
+    id: ItemId | None = None
 
 
 class FunctionOutputItem(msgspec.Struct, tag_field="type", tag="function_call_output"):
     """What a call has brought."""
 
-    call_id: Id
+    call_id: ItemId
     output: Text = ""
-    id: Id | None = None
+    id: ItemId | None = None
 
 
 class ResponseWish(msgspec.Struct):
@@ -137,76 +132,70 @@ class ResponseWish(msgspec.Struct):
     input: list[Any] | None = None
 
 
-class ClientEvent(msgspec.Struct, tag_field="type"):
-    """What all events of a client have; errors name the `event_id` of what was wrong."""
-
-    event_id: Annotated[str, Meta(max_length=512)] | None = None
-
-
-class SessionUpdate(ClientEvent, tag="session.update", kw_only=True):
+class SessionUpdate(Message, tag="session.update"):
     """The session is to be different."""
 
     session: SessionChange
 
 
-class BufferAppend(ClientEvent, tag="input_audio_buffer.append", kw_only=True):
-    """More sound of the caller, base64 on the wire."""
+class BufferAppend(Message, tag="input_audio_buffer.append"):
+    """More sound of the caller."""
 
-    audio: Annotated[bytes, Meta(max_length=_MAX_AUDIO_BYTES)]
+    audio: _Audio
 
 
-class BufferCommit(ClientEvent, tag="input_audio_buffer.commit"):
+class BufferCommit(Message, tag="input_audio_buffer.commit"):
     """The caller's turn is over, says the client."""
 
 
-class BufferClear(ClientEvent, tag="input_audio_buffer.clear"):
+class BufferClear(Message, tag="input_audio_buffer.clear"):
     """What has not been heard yet is not to be heard."""
 
 
-class OutputClear(ClientEvent, tag="output_audio_buffer.clear"):
+class OutputClear(Message, tag="output_audio_buffer.clear"):
     """WebRTC alone has it."""
 
 
-class ItemCreate(ClientEvent, tag="conversation.item.create", kw_only=True):
+class ItemCreate(Message, tag="conversation.item.create"):
     """An item from the client, behind another one ("root": before all; None: behind all)."""
 
     item: MessageItem | FunctionCallItem | FunctionOutputItem
-    previous_item_id: Id | None = None
+    previous_item_id: ItemId | None = None
 
 
-class ItemRetrieve(ClientEvent, tag="conversation.item.retrieve", kw_only=True):
+class ItemRetrieve(Message, tag="conversation.item.retrieve"):
     """What is in an item?"""
 
-    item_id: Id
+    item_id: ItemId
 
 
-class ItemTruncate(ClientEvent, tag="conversation.item.truncate", kw_only=True):
+class ItemTruncate(Message, tag="conversation.item.truncate"):
     """The caller has heard no more than this of an item."""
 
-    item_id: Id
+    item_id: ItemId
     content_index: int
     audio_end_ms: Annotated[int, Meta(ge=0)]
 
 
-class ItemDelete(ClientEvent, tag="conversation.item.delete", kw_only=True):
+class ItemDelete(Message, tag="conversation.item.delete"):
     """An item is to be forgotten."""
 
-    item_id: Id
+    item_id: ItemId
 
 
-class ResponseCreate(ClientEvent, tag="response.create", kw_only=True):
+class ResponseCreate(Message, tag="response.create"):
     """The agent is to say something."""
 
     response: ResponseWish | None = None
 
 
-class ResponseCancel(ClientEvent, tag="response.cancel", kw_only=True):
+class ResponseCancel(Message, tag="response.cancel"):
     """The agent is to say no more of a response (None: of the open one)."""
 
-    response_id: Id | None = None
+    response_id: ItemId | None = None
 
 
-AnyEvent = (
+ClientMessage = (
     SessionUpdate
     | BufferAppend
     | BufferCommit
@@ -221,90 +210,29 @@ AnyEvent = (
 )
 
 
-class _Named(msgspec.Struct):
-    """As much of an event as its error needs."""
-
-    event_id: Any = None
+class _Opening(msgspec.Struct):
+    session: SessionChange
 
 
-_EVENTS = msgspec.json.Decoder(AnyEvent)
-_NAMED = msgspec.json.Decoder(_Named)
+_decoder = msgspec.json.Decoder(ClientMessage)
 
 
-def decode(data: str | bytes) -> AnyEvent:
-    """An event of a client's. ClientError says what is wrong with it."""
-    try:
-        event = _EVENTS.decode(data)
-        if isinstance(event, SessionUpdate):
-            _assert_shallow(event.session)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise _client_error(error) from None
-    except (msgspec.DecodeError, UnicodeError):
-        raise ClientError("invalid_json", "The message is not JSON.") from None
-    return event
+def decoded(data: str | bytes) -> ClientMessage | Refusal:
+    """A client's message, or what is wrong with it."""
+    message = read(_decoder, data)
+    return _refusal(message) if isinstance(message, Fault) else message
 
 
-def event_id_of(data: str | bytes) -> str | None:
-    """The `event_id` of a message that was wrong, if it has one."""
-    try:
-        name = _NAMED.decode(data).event_id
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
-    return name[:512] if isinstance(name, str) else None
-
-
-def read_session(session: Any) -> SessionChange:
+def session_of(session: dict[str, Any]) -> SessionChange:
     """What a client secret, or whoever opens a call, says of its session: parsed JSON. ClientError
     says what is wrong with it."""
     try:
-        change = msgspec.convert(session, SessionChange)
-        _assert_shallow(change)
+        return msgspec.convert({"session": session}, _Opening).session
     except (msgspec.ValidationError, RecursionError) as error:
-        raise _client_error(error, "session") from None
-    return change
+        refusal = _refusal(fault_of(error))
+        raise ClientError(refusal.code, refusal.message, refusal.param) from None
 
 
-def _client_error(error: Exception, within: str = "") -> ClientError:
-    if isinstance(error, RecursionError):
-        return ClientError("invalid_value", "The message is nested too deeply.", within or None)
-    message = str(error)
-    path = re.search(r"`\$\.?(.*?)`$", message)
-    missing = re.search(r"missing required field `(.+?)`", message)
-    fields = [within, path[1] if path else "", missing[1] if missing else ""]
-    return ClientError("invalid_value", message, ".".join(filter(None, fields)) or None)
-
-
-def _assert_shallow(change: SessionChange) -> None:
-    """What is told back, or goes on as a tool's schema, has to be written again."""
-    if _is_deeper(msgspec.to_builtins(change), _MAX_DEPTH):
-        raise ClientError("invalid_value", "The session is nested too deeply.", "session")
-
-
-def _is_deeper(value: Any, depth: int) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list):
-        return False
-    return depth == 0 or any(_is_deeper(part, depth - 1) for part in value)
-
-
-class Wire:
-    """Names things and writes events. What it makes depends on nothing but the session's id and
-    what came before."""
-
-    def __init__(self) -> None:
-        self.session_id = ""
-        self._count = 0
-
-    def new_id(self, kind: str) -> str:
-        self._count += 1
-        return f"{kind}_{self.session_id}_{self._count}"
-
-    def event(self, type: str, **fields: Any) -> Send:
-        event = {"type": type, "event_id": self.new_id("event"), **fields}
-        return Send(msgspec.json.encode(event).decode())
-
-    def error(self, type: str, problem: ClientError, event_id: str | None, **more: Any) -> Send:
-        error = {"type": type, "code": problem.code, "message": problem.message}
-        error |= {"param": problem.param, "event_id": event_id}
-        return self.event("error", error=error | more)
+def _refusal(fault: Fault) -> Refusal:
+    code = "invalid_json" if fault.kind == "json" else "invalid_value"
+    return Refusal(code, fault.message, fault.param, fault.event_id)

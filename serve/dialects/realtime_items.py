@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve.dialects.dialect import Send
-from serve.dialects.realtime_events import ClientError, Wire
+from serve.dialects.realtime_events import ClientError
+from serve.dialects.writing import Writer
 
 _MAX_ITEMS = 512
 
@@ -51,8 +52,8 @@ class Items:
     """All items that are still known. Clients are told of them by the events that these methods
     make; ClientError if an item is not there."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
         self._items: dict[str, Item] = {}
         self._order: list[str] = []
         self._deleted: deque[str] = deque(maxlen=_MAX_ITEMS)
@@ -63,9 +64,9 @@ class Items:
 
     def new_id(self) -> str:
         """An id that no item has: clients give ids too."""
-        item_id = self._wire.new_id("item")
+        item_id = self._writer.new_id("item")
         while item_id in self._items:
-            item_id = self._wire.new_id("item")
+            item_id = self._writer.new_id("item")
         return item_id
 
     def was_deleted(self, item_id: str) -> bool:
@@ -90,7 +91,7 @@ class Items:
 
     def retrieve(self, item_id: str) -> Iterator[Send]:
         item = self._find(item_id, "retrieve")
-        yield self._wire.event("conversation.item.retrieved", item=item.described())
+        yield self._writer.event("conversation.item.retrieved", item=item.described())
 
     def truncate(self, item_id: str, content_index: int, end_ms: int) -> Iterator[Send]:
         """The caller has heard no more than this of what the agent said."""
@@ -99,7 +100,7 @@ class Items:
             code = "item_truncate_invalid_content"
             raise ClientError(code, "Only the agent's speech can be truncated.", "content_index")
         item.heard_ms = min(end_ms, item.audio_ms)
-        yield self._wire.event(
+        yield self._writer.event(
             "conversation.item.truncated",
             item_id=item_id,
             content_index=content_index,
@@ -111,7 +112,7 @@ class Items:
         del self._items[self._find(item_id, "delete").id]
         self._order.remove(item_id)
         self._deleted.append(item_id)
-        yield self._wire.event("conversation.item.deleted", item_id=item_id)
+        yield self._writer.event("conversation.item.deleted", item_id=item_id)
 
     def _place(self, after: str | None) -> int:
         if after is None:
@@ -130,7 +131,7 @@ class Items:
         return self._items[item_id]
 
     def _told(self, what: str, item: Item) -> Send:
-        return self._wire.event(
+        return self._writer.event(
             f"conversation.item.{what}",
             previous_item_id=item.previous_id,
             item=item.described(),

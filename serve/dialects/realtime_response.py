@@ -1,16 +1,16 @@
 """A Realtime response: what the agent says and the calls it makes meanwhile, as one sequence of
 events that every client accepts."""
 
-import base64
 from collections.abc import Generator, Iterator
 from typing import Any, Literal
 
 import msgspec
 
+from model.frame import FRAME_MS
 from serve.dialects.dialect import Send
-from serve.dialects.realtime_events import Wire
 from serve.dialects.realtime_items import Item, Items
-from serve.gateway.events import FRAME_MS, CallMade
+from serve.dialects.writing import Writer
+from serve.gateway.events import CallMade
 
 Status = Literal["in_progress", "completed", "cancelled"]
 
@@ -20,10 +20,10 @@ class Response:
     sound goes another way and only its beginning and end are told."""
 
     def __init__(
-        self, wire: Wire, items: Items, sends_audio: bool, metadata: dict[str, str] | None
+        self, writer: Writer, items: Items, sends_audio: bool, metadata: dict[str, str] | None
     ) -> None:
-        self.id = wire.new_id("resp")
-        self._wire = wire
+        self.id = writer.new_id("resp")
+        self._writer = writer
         self._items = items
         self._sends_audio = sends_audio
         self._metadata = metadata
@@ -32,7 +32,7 @@ class Response:
         self._message_index = 0
 
     def open(self) -> Iterator[Send]:
-        yield self._wire.event("response.created", response=self._described("in_progress"))
+        yield self._writer.event("response.created", response=self._described("in_progress"))
 
     def say(self, text: str) -> Iterator[Send]:
         """More of the transcript."""
@@ -46,10 +46,9 @@ class Response:
         yield from self._open_message()
         assert self._message
         if self._sends_audio:
-            delta = base64.b64encode(audio).decode()
-            yield self._part_event("response.output_audio.delta", delta=delta)
+            yield self._part_event("response.output_audio.delta", delta=audio)
         elif not self._message.audio_ms:
-            yield self._wire.event("output_audio_buffer.started", response_id=self.id)
+            yield self._writer.event("output_audio_buffer.started", response_id=self.id)
         self._message.audio_ms += FRAME_MS
 
     def call(self, call: CallMade) -> Iterator[Send]:
@@ -63,8 +62,8 @@ class Response:
         ids: dict[str, Any] = {"response_id": self.id, "item_id": item.id, "output_index": index}
         ids["call_id"] = call.call_id
         event = "response.function_call_arguments"
-        yield self._wire.event(f"{event}.delta", **ids, delta=arguments)
-        yield self._wire.event(f"{event}.done", **ids, name=call.tool, arguments=arguments)
+        yield self._writer.event(f"{event}.delta", **ids, delta=arguments)
+        yield self._writer.event(f"{event}.done", **ids, name=call.tool, arguments=arguments)
         item.fields |= {"status": "completed", "arguments": arguments}
         yield from self._finish(item, index)
 
@@ -78,10 +77,10 @@ class Response:
         response = self._described(status)
         if cancelled_by:
             response["status_details"] = {"type": "cancelled", "reason": cancelled_by}
-        yield self._wire.event("response.done", response=response)
+        yield self._writer.event("response.done", response=response)
         if self._message and self._message.audio_ms and not self._sends_audio:
             what = "cleared" if cancelled_by else "stopped"
-            yield self._wire.event(f"output_audio_buffer.{what}", response_id=self.id)
+            yield self._writer.event(f"output_audio_buffer.{what}", response_id=self.id)
 
     def _open_message(self) -> Iterator[Send]:
         if self._message:
@@ -116,7 +115,7 @@ class Response:
         yield from self._items.done(item)
 
     def _item_event(self, what: str, item: Item, index: int) -> Send:
-        return self._wire.event(
+        return self._writer.event(
             f"response.output_item.{what}",
             response_id=self.id,
             output_index=index,
@@ -125,7 +124,7 @@ class Response:
 
     def _part_event(self, type: str, **fields: Any) -> Send:
         assert self._message
-        return self._wire.event(
+        return self._writer.event(
             type,
             response_id=self.id,
             item_id=self._message.id,

@@ -1,28 +1,20 @@
 """What a Realtime session is set to, as its client reads it."""
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
+from serve.dialects.reading import FORMATS, Format
 from serve.dialects.realtime_events import (
     AudioChange,
     ClientError,
-    Format,
-    FunctionTool,
     OutputChange,
     SessionChange,
     VoiceId,
 )
 from serve.gateway.audio import AudioFormat
 from serve.gateway.events import Configure, Settings
-
-_ENCODINGS: dict[str, Literal["pcm16", "mulaw", "alaw"]] = {
-    "audio/pcm": "pcm16",
-    "audio/pcmu": "mulaw",
-    "audio/pcma": "alaw",
-}
-_TYPES = {encoding: type for type, encoding in _ENCODINGS.items()}
 
 # The agent hears turns by their meaning and is always interrupted, whatever is asked for.
 _ALWAYS = {"create_response": True, "interrupt_response": True}
@@ -98,9 +90,10 @@ class SessionConfig:
     def _configure(self, change: SessionChange) -> Configure:
         audio = change.audio or AudioChange()
         heard, said = audio.input, audio.output
+        tools = None if change.tools is UNSET else change.tools or []
         return Configure(
             instructions=None if change.instructions is UNSET else change.instructions or "",
-            tools=None if change.tools is UNSET else tuple(map(_tool, change.tools or [])),
+            tools=None if tools is None else tuple(tool.as_setting() for tool in tools),
             voice=_voice(said),
             input_format=_changed(heard.format if heard else UNSET, self.settings.input_format),
             output_format=_changed(said.format if said else UNSET, self.settings.output_format),
@@ -127,22 +120,15 @@ def _voice(said: OutputChange | None) -> str | None:
     return voice if isinstance(voice, str) else None
 
 
-def _tool(tool: FunctionTool) -> dict[str, Any]:
-    return {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-
-
 def _changed(wanted: Any, now: AudioFormat) -> AudioFormat | None:
     """The format that is wanted, unless it is there already. UNSET and None want nothing."""
     if not isinstance(wanted, Format):
         return None
-    is_pcm = wanted.type == "audio/pcm"
-    if not is_pcm and wanted.rate not in (None, 8000):
-        raise ClientError("invalid_value", f"{wanted.type} has 8000 Hz.", "session.audio")
-    format = AudioFormat(_ENCODINGS[wanted.type], wanted.rate or (24_000 if is_pcm else 8000))
+    format = wanted.as_audio_format()
     return None if format == now else format
 
 
 def _format(format: AudioFormat) -> dict[str, Any]:
     """As OpenAI writes it: only PCM has a rate."""
     rate = {"rate": format.rate_hz} if format.encoding == "pcm16" else {}
-    return {"type": _TYPES[format.encoding], **rate}
+    return {"type": FORMATS[format.encoding], **rate}

@@ -17,6 +17,8 @@ import msgspec
 from msgspec import Meta
 
 from serve.dialects.dialect import CLOSE_CODES, Disconnect, Send
+from serve.dialects.reading import Fault, read
+from serve.dialects.writing import sent
 from serve.gateway.audio import AudioFormat
 from serve.gateway.events import (
     Command,
@@ -26,9 +28,7 @@ from serve.gateway.events import (
     HangUp,
     Heard,
     Note,
-    Problem,
     Say,
-    Started,
 )
 
 TELEPHONE = AudioFormat("mulaw", 8000)
@@ -36,25 +36,25 @@ TELEPHONE = AudioFormat("mulaw", 8000)
 _QUIET_FRAMES = 6  # without voice end a stretch of sound; a shorter pause is sent with it
 _SURE_FRAMES = 3  # with the caller's floor in a row clear what is not played; a cough is shorter
 
-_ShortText = Annotated[str, Meta(max_length=256)]
+_Name = Annotated[str, Meta(max_length=256)]
 _ParameterText = Annotated[str, Meta(max_length=4096)]
 
 
 class _Format(msgspec.Struct, rename="camel", frozen=True):
-    encoding: _ShortText = "audio/x-mulaw"
+    encoding: _Name = "audio/x-mulaw"
     sample_rate: int = 8000
     channels: int = 1
 
 
 class _Stream(msgspec.Struct, rename="camel"):
-    stream_sid: _ShortText
+    stream_sid: _Name
     media_format: _Format = _Format()
-    custom_parameters: Annotated[dict[_ShortText, _ParameterText], Meta(max_length=32)] = {}
+    custom_parameters: Annotated[dict[_Name, _ParameterText], Meta(max_length=32)] = {}
 
 
 class _Media(msgspec.Struct):
     payload: Annotated[bytes, Meta(max_length=64_000)]  # 8 s; JSON has it as base64
-    track: _ShortText = "inbound"
+    track: _Name = "inbound"
 
 
 class _Key(msgspec.Struct):
@@ -62,7 +62,7 @@ class _Key(msgspec.Struct):
 
 
 class _Mark(msgspec.Struct):
-    name: _ShortText
+    name: _Name
 
 
 class StartMessage(msgspec.Struct, tag_field="event", tag="start"):
@@ -107,7 +107,6 @@ class Twilio:
     def __init__(self) -> None:
         self.parameters: Mapping[str, str] | None = None
         self._stream_sid = ""
-        self._is_started = False
         self._is_sending = False
         self._is_cleared = False  # the rest of what was cleared is still being said
         self._quiet_frames = 0
@@ -117,11 +116,10 @@ class Twilio:
 
     def received(self, data: str | bytes) -> Iterator[Command | Send | Disconnect]:
         """See Dialect."""
-        try:
-            message = _decoder.decode(data)
-        except (ValueError, RecursionError) as error:  # deep JSON raises the latter
-            if not str(error).endswith("`$.event`"):  # an event that we don't know is not an error
-                yield Disconnect(1007, str(error)[:120])
+        message = read(_decoder, data)
+        if isinstance(message, Fault):
+            if (message.kind, message.param) != ("value", "event"):  # others may come some day
+                yield Disconnect(1007, message.message[:120])
             return
         if isinstance(message, StartMessage) != (self.parameters is None):
             yield Disconnect(1002, "`start` comes first and once")
@@ -141,10 +139,6 @@ class Twilio:
     def told(self, event: Event) -> Iterator[Send | Disconnect]:
         """See Dialect."""
         match event:
-            case Started():
-                self._is_started = True
-            case Problem() if not self._is_started:
-                yield Disconnect(1013 if event.retry_after_s else 1008, event.code)
             case Heard():
                 yield from self._play(event)
             case Ended():
@@ -189,5 +183,4 @@ class Twilio:
             yield self._message("mark", mark={"name": self._open_mark})
 
     def _message(self, event: str, **content: dict[str, Any]) -> Send:
-        message = {"event": event, "streamSid": self._stream_sid, **content}
-        return Send(msgspec.json.encode(message).decode())  # bytes as base64
+        return sent({"event": event, "streamSid": self._stream_sid, **content})

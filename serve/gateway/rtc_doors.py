@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, Response
 
 from serve.dialects.live import Live
 from serve.dialects.live_events import SessionStart, decoded
-from serve.dialects.live_objects import Refusal as LiveRefusal
 from serve.dialects.realtime import Realtime
 from serve.dialects.realtime_events import ClientError
+from serve.dialects.writing import Refusal as DialectRefusal
 from serve.gateway.events import Say
 from serve.gateway.gateway import Gateway, Line
 from serve.gateway.identity import Client
@@ -72,7 +72,7 @@ class RtcDoors:
             raise Refusal(400, "invalid_request", str(error)) from error
         start = msgspec.json.encode({"type": "session.start", "session": asked.session}).decode()
         message = decoded(start)
-        if isinstance(message, LiveRefusal):
+        if isinstance(message, DialectRefusal):
             raise Refusal(400, message.code, message.message, message.param or "")
         assert isinstance(message, SessionStart)
         model = self._gateway.config.model(message.session.model)
