@@ -25,7 +25,7 @@ class EngineProcess:
     def __init__(self, checkpoint: str, threads: int, **settings: object) -> None:
         self._folder = TemporaryDirectory()
         self.address = f"ipc://{self._folder.name}/engine"
-        self._metrics_port = _free_port()
+        self._metrics_port = free_port()
         given = {"checkpoint": checkpoint, "address": self.address, "threads": threads}
         given |= {"metrics_port": self._metrics_port, "engine.most_share": 1000}
         given |= {f"engine.{name}": value for name, value in settings.items()}
@@ -60,13 +60,19 @@ class EngineProcess:
 
     def counted(self, name: str) -> float:
         """What it counts under a name of serve/engine/metrics.py, all labels together."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics") as reply:
-            told = reply.read().decode()
-        values = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", told, re.MULTILINE)
-        return sum(map(float, values))
+        return counted(self._metrics_port, name)
 
 
-def _free_port() -> int:
+def counted(port: int, name: str) -> float:
+    """What the process there tells Prometheus under a name, all labels together."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+        told = reply.read().decode()
+    values = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", told, re.MULTILINE)
+    return sum(map(float, values))
+
+
+def free_port() -> int:
+    """Of TCP, at the moment."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]

@@ -115,13 +115,13 @@ class Doors:
                     data = await websocket.receive_text()
                     first += dialect.received(data)
                     if wrong := [item for item in first if isinstance(item, Disconnect)]:
-                        await websocket.close(wrong[0].code, wrong[0].reason)
+                        await _close(websocket, wrong[0].code, wrong[0].reason)
                         return
             client = self._identified(dialect.parameters.get("token"), websocket)
             line = await self.gateway.open(arrival_of(websocket, client, "twilio"), dialect)
         except Refusal as refusal:
             self._count(refusal, websocket)
-            await websocket.close(1013 if refusal.retry_after_s else 1008, refusal.code)
+            await _close(websocket, 1013 if refusal.retry_after_s else 1008, refusal.code)
             return
         except (TimeoutError, WebSocketDisconnect, KeyError):
             await _close(websocket, 1008, "no start")

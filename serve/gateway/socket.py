@@ -131,6 +131,7 @@ class ClientSocket:
         while (data := await self._channel.receive()) is not None:
             if self.state is State.OPEN:
                 self._take(data)
+            await asyncio.sleep(0)  # others have their turn, and what is to be sent is
 
     def _take(self, data: str | bytes) -> None:
         if retry_after_s := self._spend(len(data)):
