@@ -6,7 +6,7 @@
 Rows are callers. What is to be given to one of them (role, tools, results) goes in by one prefill.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from model.agent_state import AgentState
 from model.checkpoint import Duplex
 from model.duplex import ACTION, FRAME, Inputs, Outputs
 from model.grammar import ActionGrammar
-from model.sampling import SamplingConfig, sample, uniforms
+from model.sampling import Sampler, SamplingConfig, sample, uniforms
 from model.snapshot import Saved, load, save
 from model.streaming import keep
 from model.tokens import END, IDLE, PAD, SPECIAL_TOKENS, STYLES, serialize, serialize_context
@@ -276,10 +276,10 @@ class Agent:
             return logits.argmax(dim=-1)
         return sample(logits, config, uniforms(state.seed, state.positions, stream))
 
-    def _code_sampler(self, state: AgentState) -> Callable[[Tensor, int], Tensor]:
+    def _code_sampler(self, state: AgentState) -> Sampler:
         streams = torch.arange(self.speech.config.depth.steps) + _CODES
         uniform = uniforms(state.seed[:, None], state.positions[:, None], streams)  # [B, K]
-        return lambda logits, step: sample(logits, self.config.codes, uniform[:, step])
+        return Sampler(self.config.codes, uniform)
 
     def _take(self, state: AgentState, outputs: Outputs, active: Tensor) -> list[ActionEvent]:
         """The next token of the active rows' actions, or one that opens an action."""
