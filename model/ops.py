@@ -132,6 +132,27 @@ def linear(layer: nn.Linear, x: Tensor, norm: nn.LayerNorm | None = None) -> Ten
     return y.view(*x.shape[:-1], layer.out_features)
 
 
+def gather_rows(tensors: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
+    """Copies of some rows (int64 [n]) of each tensor."""
+    ops = _for_rows(tensors)
+    return ops.gather_rows(tensors, rows) if ops else [tensor[rows] for tensor in tensors]
+
+
+def scatter_rows(tensors: Sequence[Tensor], rows: Tensor, parts: Sequence[Tensor]) -> None:
+    """Puts parts [n, ...] back into those rows."""
+    if ops := _for_rows((*tensors, *parts)):
+        ops.scatter_rows(tensors, rows, parts)
+        return
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor[rows] = part
+
+
+def _for_rows(tensors: Sequence[Tensor]) -> Any | None:
+    """Rows of any type are moved."""
+    can = all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in tensors)
+    return kernels_for() if can else None
+
+
 def roots_of(size: int) -> Tensor:
     """Cosine and sine of every multiple of a turn / size, float32 [2, size]."""
     angles = torch.arange(size, dtype=torch.float64) * (2 * math.pi / size)
@@ -193,3 +214,22 @@ def _register_fakes() -> None:
     @fake("speech_input")
     def _(features, previous, tables, *_):
         return tables[0].new_empty(features.shape[0], tables[0].shape[1])
+
+    @fake("gather_rows")
+    def _(tensors, rows):
+        return [tensor.new_empty(rows.shape[0], *tensor.shape[1:]) for tensor in tensors]
+
+    @fake("scatter_rows")
+    def _(tensors, rows, parts):
+        return None
+
+    @fake("uniforms")
+    def _(seed, counter, streams):
+        return seed.new_empty(seed.shape[0], streams.shape[0], dtype=torch.float64)
+
+    @fake("code_vectors")
+    def _(codes, semantic, acoustic):
+        rows = codes.shape[0]
+        return semantic.new_empty(rows, semantic.shape[1]), semantic.new_empty(
+            rows, acoustic.shape[2]
+        )

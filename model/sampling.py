@@ -48,6 +48,8 @@ def uniforms(seed: Tensor, counter: Tensor, stream: int | Tensor) -> Tensor:
     is drawn at one position (text, action, each step of the depth transformer); several streams
     int64 [n] give [B, n] for a seed and a counter [B, 1].
     """
+    if isinstance(stream, Tensor) and (ops := kernels_for()):
+        return ops.uniforms(seed.flatten(), counter.flatten(), stream)
     key = _mixed(_mixed(seed + _STEP) + stream)
     bits = _mixed(key + (counter + 1) * _STEP)
     return _shifted(bits, 11).to(torch.float64) * 2.0**-53

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.ops import gather_rows, scatter_rows
+
 
 class State:
     """Base of every state dataclass; fields are tensors [B, ...], states or tuples of states."""
@@ -27,7 +29,7 @@ class State:
         """Every tensor of this state, nested ones included, in the order of the fields."""
         assert dataclasses.is_dataclass(self)
         for field in dataclasses.fields(self):
-            yield from _tensors(getattr(self, field.name))
+            yield from _tensors(getattr(self, field.name), lambda state: state.tensors())
 
     def reset(self, mask: Tensor) -> None:
         """Makes the rows where `mask` (bool [B]) is True fresh again."""
@@ -42,13 +44,21 @@ class State:
     def gather(self, rows: Tensor) -> Self:
         """The rows int64 [n] as a state to be run and then scattered back: copies, but of what is
         large, which is shared. A row that is there more than once must stay inactive."""
-        return self._mapped(lambda value: value.gather(rows), lambda value: value[rows])
+        return self._around(iter(gather_rows([*self.copied()], rows)), rows)
 
     def scatter(self, rows: Tensor, part: Self) -> None:
         """Takes back what `gather` gave."""
+        scatter_rows([*self.copied()], rows, [*part.copied()])
+
+    def copied(self) -> Iterator[Tensor]:
+        """The tensors that `gather` copies, in the order of the fields."""
         assert dataclasses.is_dataclass(self)
         for field in dataclasses.fields(self):
-            _scatter(getattr(self, field.name), rows, getattr(part, field.name))
+            yield from _tensors(getattr(self, field.name), lambda state: state.copied())
+
+    def _around(self, copies: Iterator[Tensor], rows: Tensor) -> Self:
+        """A state out of the copies of what `copied` gives."""
+        return self._mapped(lambda value: value._around(copies, rows), lambda _: next(copies))
 
     def _mapped(self, state: Callable[[Any], Any], tensor: Callable[[Tensor], Tensor]) -> Self:
         def mapped(value: Any) -> Any:
@@ -61,24 +71,14 @@ class State:
         return type(self)(**{name: mapped(getattr(self, name)) for name in names})
 
 
-def _scatter(value: Any, rows: Tensor, part: Any) -> None:
-    if isinstance(value, Tensor):
-        value[rows] = part
-    elif isinstance(value, State):
-        value.scatter(rows, part)
-    else:
-        for one, other in zip(value, part, strict=True):
-            _scatter(one, rows, other)
-
-
-def _tensors(value: object) -> Iterator[Tensor]:
+def _tensors(value: object, of: Callable[[State], Iterator[Tensor]]) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, State):
-        yield from value.tensors()
+        yield from of(value)
     elif isinstance(value, tuple):
         for item in value:
-            yield from _tensors(item)
+            yield from _tensors(item, of)
     else:
         raise TypeError(f"a state holds tensors, states and tuples of them, not {type(value)}")
 

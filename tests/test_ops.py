@@ -23,7 +23,7 @@ from model.duplex import ACTION, FRAME, DuplexModel, Inputs, Outputs
 from model.native_codec import NativeCodec, NativeCodecConfig
 from model.ops import kept, without_kernels
 from model.pointer import Pointer
-from model.sampling import Sampler, SamplingConfig, sample
+from model.sampling import Sampler, SamplingConfig, sample, uniforms
 from model.spectrogram import LogMel
 from model.streaming import State
 from model.transformer import Transformer, TransformerConfig
@@ -402,8 +402,36 @@ def test_frames_of_nano() -> None:
 
 NAMES = (
     "linear conv_next log_mel voice transformer_step pointer_step log_probabilities frame_input "
-    "depth_generate sample reader_step speech_input"
+    "depth_generate sample reader_step speech_input gather_rows scatter_rows uniforms code_vectors"
 ).split()
+
+
+def test_rows_of_any_type_are_moved() -> None:
+    agent = Agent(tiny_duplex())
+    ours, reference = agent.init_state(4), agent.init_state(4)
+    for tensor, same in zip(ours.copied(), reference.copied(), strict=True):
+        same.copy_(tensor.copy_(torch.randint(2, tensor.shape)))
+    rows = torch.tensor([3, 0])
+    part = ours.gather(rows)
+    with without_kernels():
+        expected = reference.gather(rows)
+    for state in (part, expected):
+        for tensor in state.copied():
+            tensor.copy_(tensor == 0)
+    ours.scatter(rows, part)
+    with without_kernels():
+        reference.scatter(rows, expected)
+    assert all(torch.equal(*pair) for pair in zip(ours.copied(), reference.copied(), strict=True))
+    with pytest.raises(RuntimeError, match="row 4 of 4"):
+        ours.gather(torch.tensor([4]))
+
+
+def test_random_numbers_are_the_same_to_the_bit() -> None:
+    seed, counter = (torch.randint(-(2**62), 2**62, (50, 1)) for _ in range(2))
+    streams = torch.arange(9)
+    with without_kernels():
+        expected = uniforms(seed, counter, streams)
+    assert torch.equal(uniforms(seed, counter, streams), expected)
 
 
 def test_operators_are_what_torch_expects(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,6 +450,8 @@ def test_operators_are_what_torch_expects(monkeypatch: pytest.MonkeyPatch) -> No
     config = AgentConfig(agent_text=SamplingConfig(temperature=3.0))
     agent = Agent(tiny_duplex(), config)
     agent_frames(agent, 0.1 * torch.randn(2, 20, FRAME_SIZE), [])
+    state, rows = agent.init_state(3), torch.tensor([2, 0])
+    state.scatter(rows, state.gather(rows))
     assert sorted(called) == sorted(NAMES)
     for name, arguments in called.items():
         operator = getattr(torch.ops.duologue, name).default

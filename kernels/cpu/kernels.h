@@ -247,4 +247,15 @@ struct Kernels {
 
 const Kernels& kernels();
 
+// What is the same for all instructions. Rows of `bytes` each, to or from the places in `rows`:
+void gather_rows(const char* from, int64_t bytes, const int64_t* rows, int64_t count, char* to);
+void scatter_rows(const char* from, int64_t bytes, const int64_t* rows, int64_t count, char* to);
+
+// The number in [0, 1) of model/sampling.py.
+double uniform(int64_t seed, int64_t counter, int64_t stream);
+
+// The sum of a vector for each code, out of books [count, size, dim] -> y [dim]
+void sum_codes(const int64_t* codes, int64_t count, const float* books, int64_t size, int64_t dim,
+               float* y);
+
 }  // namespace duologue
