@@ -82,9 +82,9 @@ class AttentionState(State):
             return type(self)(keys, values, position, self.pinned)
         return type(self)(self.keys, self.values, self.position[one], self.pinned, self.rows[one])
 
-    def copied(self) -> Iterator[Tensor]:
+    def copied(self) -> list[Tensor]:
         """Keys and values lie where they are."""
-        yield self.position
+        return [self.position]
 
     def _around(self, copies: Iterator[Tensor], rows: Tensor) -> Self:
         held = rows if self.rows is None else self.rows[rows]

@@ -83,12 +83,12 @@ class _Kept:
         ]
 
     def is_current(self) -> bool:
-        return all(
-            owner.get(name) is tensor
-            and tensor.data_ptr() == address
-            and _version(tensor) == version
-            for owner, name, tensor, address, version in self.seen
-        )
+        for owner, name, tensor, address, version in self.seen:
+            if owner.get(name) is not tensor or tensor.data_ptr() != address:
+                return False
+            if version is not None and tensor._version != version:
+                return False
+        return True
 
 
 _kept: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
@@ -110,15 +110,23 @@ def packed(layer: nn.Linear | nn.Embedding) -> Tensor:
     return kept(layer, lambda: pack(layer.weight))
 
 
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+def _version(tensor: Tensor) -> int | None:
+    """How often it was written to; tensors of inference mode don't count."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def pack(weight: Tensor) -> Tensor:
-    """A matrix [..., outputs, inputs] as the operators read it, float32 [..., panels, inputs, 64]:
-    what lies side by side belongs to neighbouring outputs, the last panel is filled up with 0."""
+    """A matrix [..., outputs, inputs] as the operators read it, [..., panels, inputs, 64]: what
+    lies side by side belongs to neighbouring outputs, the last panel is filled up with 0.
+
+    At the few rows of a frame it is reading weights that takes the time. Those of a checkpoint come
+    out of a file of half precision: where that holds all of them, they are packed so, and are
+    exactly as before once they are read. Others stay float32.
+    """
     padded = F.pad(weight, (0, 0, 0, -weight.shape[-2] % PANEL))
-    return padded.unflatten(-2, (-1, PANEL)).transpose(-1, -2).contiguous()
+    panels = padded.unflatten(-2, (-1, PANEL)).transpose(-1, -2).contiguous()
+    half = panels.half()
+    return half if torch.equal(half.float(), panels) else panels
 
 
 def linear(layer: nn.Linear, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:

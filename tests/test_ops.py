@@ -76,6 +76,31 @@ def assert_same_state(one: State, other: State) -> None:
         assert_close(ours[written], reference[written])
 
 
+@pytest.fixture(params=[False, True], ids=["float32", "half"])
+def is_half(request: pytest.FixtureRequest) -> bool:
+    """Whether weights are such that half precision holds them."""
+    return request.param
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6, 7, 40])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (64, 5), (65, 70), (200, 33)])
+def test_a_layer(rows: int, outputs: int, inputs: int, is_half: bool, instructions: str) -> None:
+    """And what is packed in half precision gives the same as float32, to the bit."""
+    layer, norm = weights_of(nn.Linear(inputs, outputs)), weights_of(nn.LayerNorm(inputs))
+    layer.weight[0] *= 1e-7  # partly below what is normal in half precision
+    if is_half:
+        layer.weight.copy_(layer.weight.half())
+    x = torch.randn(rows, inputs)
+    assert (ops.packed(layer).dtype == torch.float16) == is_half
+    assert_close(ops.linear(layer, x), layer(x))
+    assert_close(ops.linear(layer, x, norm), layer(norm(x)), 1e-4)
+    full = torch.ops.duologue.linear(
+        x, ops.packed(layer).float(), layer.bias, None, None, 0.0, outputs
+    )
+    assert torch.equal(ops.linear(layer, x), full)
+    assert torch.equal(ops.linear(layer, x[-1:]), full[-1:])
+
+
 # The stack of a transformer
 
 STACKS = [

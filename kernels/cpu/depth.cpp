@@ -10,7 +10,8 @@ namespace {
 // The weight of one step in a stack of packed ones.
 Weight at(const Weight& stacked, int64_t step) {
   const int64_t size = (stacked.outputs + PANEL - 1) / PANEL * PANEL * stacked.inputs;
-  return {stacked.data + step * size, stacked.outputs, stacked.inputs};
+  return {stacked.full ? stacked.full + step * size : nullptr, stacked.full ? nullptr : stacked.half + step * size,
+          stacked.outputs, stacked.inputs};
 }
 
 // heads [3, heads, D] of a row, of which keys and values are kept at `step` -> y [dim]

@@ -12,9 +12,10 @@ namespace duologue {
 constexpr int64_t PANEL = 64;  // outputs that lie side by side in a packed matrix
 
 // A matrix [outputs, inputs] as panels [ceil(outputs / PANEL), inputs, PANEL], the last filled up
-// with zeros.
+// with zeros; in half precision where that holds all of it (then `full` is null).
 struct Weight {
-  const float* data;
+  const float* full;
+  const uint16_t* half;
   int64_t outputs, inputs;
 };
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "scratch.h"
 #include "simd.h"
 
 namespace duologue::ISA {
@@ -12,8 +13,8 @@ constexpr int TILE_ROWS = LANES == 4 ? 4 : 6;
 constexpr int TILE_VECTORS = LANES == 16 ? 4 : 2;
 constexpr int64_t SHARE = 1 << 16;  // multiplications below which no other thread is asked
 
-template <int R, int C, class Put>
-inline void tile(const float* w, int64_t inputs, const float* x, int64_t stride, int64_t row,
+template <int R, int C, class Number, class Put>
+inline void tile(const Number* w, int64_t inputs, const float* x, int64_t stride, int64_t row,
                  int64_t column, const Put& put) {
   Vector total[R][C] = {};
   for (int64_t i = 0; i < inputs; ++i) {
@@ -28,8 +29,8 @@ inline void tile(const float* w, int64_t inputs, const float* x, int64_t stride,
     for (int c = 0; c < C; ++c) put(row + r, column + c * LANES, total[r][c]);
 }
 
-template <int C, class Put>
-inline void tile_rows(int64_t count, const float* w, int64_t inputs, const float* x, int64_t stride,
+template <int C, class Number, class Put>
+inline void tile_rows(int64_t count, const Number* w, int64_t inputs, const float* x, int64_t stride,
                       int64_t row, int64_t column, const Put& put) {
   switch (count) {
     case 1: return tile<1, C>(w, inputs, x, stride, row, column, put);
@@ -43,22 +44,34 @@ inline void tile_rows(int64_t count, const float* w, int64_t inputs, const float
   }
 }
 
-template <class Put>
-inline void panel(const Weight& w, int64_t index, const float* x, int64_t stride, int64_t rows,
-                  const Put& put) {
-  const float* data = w.data + index * PANEL * w.inputs;
-  const int64_t first = index * PANEL;
-  const int64_t width = least<int64_t>(PANEL, w.outputs - first);
+// Outputs first..first + width of all rows, whose weights are `data` [inputs, PANEL].
+template <class Number, class Put>
+inline void panel(const Number* data, int64_t first, int64_t width, int64_t inputs, const float* x,
+                  int64_t stride, int64_t rows, const Put& put) {
   const int64_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
   for (int64_t t = 0; t < tiles; ++t) {  // as even as can be
     const int64_t row = t * rows / tiles, count = (t + 1) * rows / tiles - row;
     const float* from = x + row * stride;
     int64_t c = 0;
     for (; c + (TILE_VECTORS - 1) * LANES < width; c += TILE_VECTORS * LANES)
-      tile_rows<TILE_VECTORS>(count, data + c, w.inputs, from, stride, row, first + c, put);
+      tile_rows<TILE_VECTORS>(count, data + c, inputs, from, stride, row, first + c, put);
     for (; c < width; c += LANES)
-      tile_rows<1>(count, data + c, w.inputs, from, stride, row, first + c, put);
+      tile_rows<1>(count, data + c, inputs, from, stride, row, first + c, put);
   }
+}
+
+template <class Put>
+inline void panel(const Weight& w, int64_t index, const float* x, int64_t stride, int64_t rows,
+                  const Put& put) {
+  const int64_t first = index * PANEL, width = least<int64_t>(PANEL, w.outputs - first);
+  const int64_t size = PANEL * w.inputs;
+  if (w.full) return panel(w.full + index * size, first, width, w.inputs, x, stride, rows, put);
+  const uint16_t* half = w.half + index * size;
+  if (rows <= TILE_ROWS) return panel(half, first, width, w.inputs, x, stride, rows, put);
+  Scratch scratch;  // is read by every tile
+  float* full = scratch.floats(size);
+  for (int64_t i = 0; i < size; i += LANES) store(full + i, load(half + i));
+  panel(full, first, width, w.inputs, x, stride, rows, put);
 }
 
 // Calls put(row, column, Vector) for all of x [rows, inputs] times the matrix; the last vector of a

@@ -6,6 +6,10 @@
 // processor can't run.
 #pragma once
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include <cstdint>
 #include <cstring>
 
@@ -29,6 +33,20 @@ inline Vector load(const float* from) {
 }
 
 inline void store(float* to, Vector v) { __builtin_memcpy(to, &v, sizeof v); }
+
+// Numbers of half precision, exactly.
+inline Vector load(const uint16_t* from) {
+#if LANES == 16
+  return (Vector)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+#elif LANES == 8
+  return (Vector)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+#else
+  Integers bits;
+  for (int i = 0; i < LANES; ++i) bits[i] = from[i];
+  const Vector magnitude = (Vector)((bits & 0x7fff) << 13) * 0x1p112f;  // of subnormals, too
+  return (Vector)((Integers)magnitude | ((bits & 0x8000) << 16));
+#endif
+}
 
 inline Vector all(float x) { return x - Vector{}; }
 

@@ -63,8 +63,16 @@ inline const bool* truths(const Tensor& tensor, const char* name, int64_t rows) 
 
 inline int64_t panels_of(int64_t outputs) { return (outputs + PANEL - 1) / PANEL; }
 
+inline Weight weight_of(const Tensor& packed, const char* name, int64_t outputs, int64_t inputs,
+                        std::initializer_list<int64_t> sizes) {
+  if (packed.scalar_type() == ScalarType::Float)
+    return {floats(packed, name, sizes), nullptr, outputs, inputs};
+  const void* half = checked(packed, name, ScalarType::Half, sizes);
+  return {nullptr, static_cast<const uint16_t*>(half), outputs, inputs};
+}
+
 inline Weight weight(const Tensor& packed, const char* name, int64_t outputs, int64_t inputs) {
-  return {floats(packed, name, {panels_of(outputs), inputs, PANEL}), outputs, inputs};
+  return weight_of(packed, name, outputs, inputs, {panels_of(outputs), inputs, PANEL});
 }
 
 // The rows that are active, of a batch.
