@@ -230,7 +230,8 @@ class DuplexModel(nn.Module):
 
     def _embed(self, inputs: Inputs) -> Tensor:
         is_ours = self.config.tied and set(self.config.streams) == set(STREAMS)
-        if is_ours and self.config.arrangement == "split" and (ops := kernels_for(inputs.latents)):
+        is_ours &= self.config.arrangement == "split" and inputs.kind.shape[1] == 1
+        if is_ours and (ops := kernels_for(inputs.latents)):
             return self._embed_at_once(ops, inputs)
         is_frame = (inputs.kind == FRAME)[..., None]  # [B, T, 1]
         x = self._embed_token("agent_text", inputs.agent_text)

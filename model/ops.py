@@ -60,7 +60,7 @@ class without_kernels:
 
 def kernels_for(*tensors: Tensor) -> Any | None:
     """The operators, where they can be used on these: None sends a module to its own code."""
-    if _is_off or not torch.is_inference_mode_enabled():
+    if _is_off or not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu"):
         return None
     for tensor in tensors:
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
@@ -141,24 +141,18 @@ def linear(layer: nn.Linear, x: Tensor, norm: nn.LayerNorm | None = None) -> Ten
 
 
 def gather_rows(tensors: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
-    """Copies of some rows (int64 [n]) of each tensor."""
-    ops = _for_rows(tensors)
+    """Copies of some rows (int64 [n]) of each tensor, of any type; with kernels contiguous ones."""
+    ops = kernels_for() if rows.device.type == "cpu" else None
     return ops.gather_rows(tensors, rows) if ops else [tensor[rows] for tensor in tensors]
 
 
 def scatter_rows(tensors: Sequence[Tensor], rows: Tensor, parts: Sequence[Tensor]) -> None:
     """Puts parts [n, ...] back into those rows."""
-    if ops := _for_rows((*tensors, *parts)):
+    if rows.device.type == "cpu" and (ops := kernels_for()):
         ops.scatter_rows(tensors, rows, parts)
         return
     for tensor, part in zip(tensors, parts, strict=True):
         tensor[rows] = part
-
-
-def _for_rows(tensors: Sequence[Tensor]) -> Any | None:
-    """Rows of any type are moved."""
-    can = all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in tensors)
-    return kernels_for() if can else None
 
 
 def roots_of(size: int) -> Tensor:

@@ -189,9 +189,12 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(RuntimeError, match="position has size 3"):
         stack(torch.zeros(2, 1, 24), stack.init_state(3))
     state = stack.init_state(2)
-    for layer in state.layers:
-        layer.rows = torch.tensor([0, 2])
-    with pytest.raises(RuntimeError, match="row 1 is 2 of 2"):
+    state.layers[0].position[1] = -1
+    with pytest.raises(RuntimeError, match="position is -1"):
+        stack(torch.zeros(2, 1, 24), state)
+    state.layers[0].position[1] = 0
+    state.layers[0].rows = torch.tensor([0, 2])
+    with pytest.raises(RuntimeError, match="row is 2"):
         stack(torch.zeros(2, 1, 24), state)
 
 
@@ -385,6 +388,17 @@ def test_speech_reads_and_says_the_same(instructions: str) -> None:
     assert_same_state(ours, reference)
 
 
+def test_a_damaged_state_of_the_reader_is_refused() -> None:
+    speech = tiny_duplex().speech
+    assert speech is not None
+    text = torch.zeros(2, 1, dtype=torch.int64)
+    for name in ("letters", "phones"):
+        state = speech.reader.init_state(2)
+        getattr(state, name)[1, 0, 0] = 1000
+        with pytest.raises(RuntimeError, match=f"{name[:-1]} is 1000"):
+            speech.reader(text, state)
+
+
 # All of it
 
 
@@ -447,7 +461,7 @@ def test_rows_of_any_type_are_moved() -> None:
     with without_kernels():
         reference.scatter(rows, expected)
     assert all(torch.equal(*pair) for pair in zip(ours.copied(), reference.copied(), strict=True))
-    with pytest.raises(RuntimeError, match="row 4 of 4"):
+    with pytest.raises(RuntimeError, match="row is 4"):
         ours.gather(torch.tensor([4]))
 
 
@@ -526,6 +540,8 @@ def test_training_and_other_types_are_left_to_torch() -> None:
     assert ops.kernels_for(x)
     assert not ops.kernels_for(x, x.double())
     with without_kernels():
+        assert not ops.kernels_for(x)
+    with torch.autocast("cpu", torch.bfloat16):
         assert not ops.kernels_for(x)
     with torch.inference_mode(False):
         assert not ops.kernels_for(torch.zeros(1))

@@ -15,11 +15,8 @@ int64_t bytes_of_row(const Tensor& tensor) {
 }
 
 const int64_t* rows_within(const Tensor& rows, const Tensor& tensor) {
-  const int64_t count = rows.size(0), *values = integers(rows, "rows", {count});
-  for (int64_t n = 0; n < count; ++n)
-    STD_TORCH_CHECK(0 <= values[n] && values[n] < tensor.size(0), "row ", values[n], " of ",
-                    tensor.size(0));
-  return values;
+  const int64_t count = rows.size(0);
+  return within(integers(rows, "rows", {count}), count, 0, tensor.size(0) - 1, "row");
 }
 
 Tensors gathered(Tensors tensors, const Tensor& rows) {
@@ -59,18 +56,12 @@ Tensor uniforms(const Tensor& seed, const Tensor& counter, const Tensor& streams
   return numbers;
 }
 
-const int64_t* checked_codes(const Tensor& codes, int64_t rows, int64_t count, int64_t size) {
-  const int64_t* values = integers(codes, "codes", {rows, count});
-  for (int64_t i = 0; i < rows * count; ++i)
-    STD_TORCH_CHECK(0 <= values[i] && values[i] < size, "code ", values[i], " of ", size);
-  return values;
-}
-
 std::tuple<Tensor, Tensor> code_vectors(const Tensor& codes, const Tensor& semantic,
                                         const Tensor& acoustic) {
   const int64_t rows = codes.size(0), count = codes.size(1), size = semantic.size(0);
   const int64_t first_dim = semantic.size(1), dim = acoustic.size(2);
-  const int64_t* values = checked_codes(codes, rows, count, size);
+  const int64_t* values = integers(codes, "codes", {rows, count});
+  within(values, rows * count, 0, size - 1, "code");
   const float* first = floats(semantic, "semantic_codebook", {size, first_dim});
   const float* books = floats(acoustic, "acoustic_codebooks", {count - 1, size, dim});
   Tensor one = torch::stable::new_empty(semantic, {rows, first_dim});

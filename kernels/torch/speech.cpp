@@ -34,6 +34,8 @@ Tensor depth_generate(const Tensor& context, const MaybeTensor& text, Tensors we
   const bool has_text = text.has_value();
   std::vector<const float*> tables;
   for (const Tensor& table : embeddings) tables.push_back(floats(table, "embedding", {ANY, dim}));
+  for (int64_t i = has_text; i < static_cast<int64_t>(embeddings.size()); ++i)
+    STD_TORCH_CHECK(embeddings[i].size(0) >= codebook, "an embedding must know all ", codebook);
   STD_TORCH_CHECK(static_cast<int64_t>(tables.size()) >= steps - 1 + has_text,
                   "an embedding is missing");
   Tensor codes = zeros(context, {rows, steps}, ScalarType::Long);
@@ -79,6 +81,12 @@ std::tuple<Tensor, Tensor> reader_step(
     convolutions.push_back(weight(spelling[i], "convolution", 2 * dim, kernel * dim));
     biases.push_back(floats(spelling[i + 1], "convolution.bias", {2 * dim}));
   }
+  const int64_t size = batch * words;  // states come from outside, too
+  within(integers(letters, "letters", {batch, words, letter_count}), size * letter_count, 0,
+         spelling[1].size(0) - 1, "letter");
+  within(integers(phones, "phones", {batch, words, phone_count}), size * phone_count, 0, kinds - 1,
+         "phone");
+  STD_TORCH_CHECK(outputs <= 2 * kinds, "the spelling makes ", outputs / 2, " phones of ", kinds);
   const int64_t columns = 4 * (phone_count + 1) + COLUMNS;
   Tensor features = zeros(token, {batch, columns}, ScalarType::Long);
   Tensor is_spoken = zeros(token, {batch}, ScalarType::Bool);
@@ -106,6 +114,16 @@ Summed summed(const Tensor& table, const Tensor& offset, int64_t dim, bool skip_
           skip_zero};
 }
 
+// Refuses what the table has no vector for.
+void check_values(const Summed& summed, const int64_t* values, int64_t rows, int64_t row_size,
+                  int64_t vectors) {
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < summed.columns; ++i) {
+      const int64_t value = values[row * row_size + i], at = value + summed.offset[i];
+      STD_TORCH_CHECK(value >= 0 && 0 <= at && at < vectors, "column ", i, " is ", value);
+    }
+}
+
 Tensor speech_input(const Tensor& features, const Tensor& previous, Tensors tables, Tensors offsets,
                     Tensors weights, const MaybeTensor& active, int64_t roles, double eps) {
   STD_TORCH_CHECK(tables.size() == 3 && offsets.size() == 3 && weights.size() == 9,
@@ -114,11 +132,17 @@ Tensor speech_input(const Tensor& features, const Tensor& previous, Tensors tabl
   const Summed words = summed(tables[0], offsets[0], dim, true);
   const Summed times = summed(tables[1], offsets[1], dim, false);
   const Summed codes = summed(tables[2], offsets[2], dim, false);
+  const int64_t columns = roles * words.columns + times.columns;
+  const int64_t* told = integers(features, "features", {batch, columns});
+  const int64_t* before = integers(previous, "previous", {batch, codes.columns});
+  for (int64_t role = 0; role < roles; ++role)
+    check_values(words, told + role * words.columns, batch, columns, tables[0].size(0));
+  check_values(times, told + roles * words.columns, batch, columns, tables[1].size(0));
+  check_values(codes, before, batch, codes.columns, tables[2].size(0));
   const Rows run(active, batch);
   Tensor y = zeros(tables[0], {batch, dim});
   kernels().speech_input(
-      {run.lanes(), integers(features, "features", {batch, roles * words.columns + times.columns}),
-       integers(previous, "previous", {batch, codes.columns}), roles, dim, words, times, codes,
+      {run.lanes(), told, before, roles, dim, words, times, codes,
        weight(weights[0], "word_sound.0", dim, dim), weight(weights[2], "word_sound.2", dim, dim),
        weight(weights[4], "word_roles", dim, roles * dim),
        weight(weights[5], "join.0", 2 * dim, 2 * dim), weight(weights[7], "join.2", dim, 2 * dim),

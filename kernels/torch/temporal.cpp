@@ -9,10 +9,8 @@ namespace {
 // Which of `held` keys and values are whose; null where they are everybody's own.
 const int64_t* held_by(const MaybeTensor& rows, int64_t batch, int64_t held) {
   const int64_t* of = rows ? integers(*rows, "rows", {batch}) : nullptr;
-  for (int64_t row = 0; row < batch; ++row) {
-    const int64_t where = of ? of[row] : row;
-    STD_TORCH_CHECK(0 <= where && where < held, "row ", row, " is ", where, " of ", held);
-  }
+  if (of) within(of, batch, 0, held - 1, "row");
+  STD_TORCH_CHECK(of || batch <= held, batch, " rows, but keys of ", held);
   return of;
 }
 
@@ -40,13 +38,13 @@ Tensor transformer_step(const Tensor& x, Tensors weights, Tensors keys, Tensors 
                       floats(values[i], "values", {held, pinned + window, kv_heads, head_dim})});
   }
   Tensor y = zeros(x, {batch, dim});
-  const int64_t* position = integers(positions[0], "position", {batch});
+  const int64_t* position = positions_of(positions[0], batch);
   kernels().transformer_step({run.lanes(), floats(x, "x", {batch, dim}),
                               floats(y, "y", {batch, dim}), dim, heads, kv_heads, hidden, window,
                               pinned, static_cast<float>(eps), period, position, of, layers.data(),
                               count, floats(weights.back(), "norm", {dim})});
   for (const Tensor& each : positions) {
-    int64_t* steps = integers(each, "position", {batch});
+    int64_t* steps = positions_of(each, batch);
     for (int64_t n = 0; n < run.lanes().count; ++n) ++steps[run.lanes().rows[n]];
   }
   return y;
@@ -61,7 +59,7 @@ std::tuple<Tensor, Tensor, Tensor> pointer_step(
   const Rows run(active, batch);
   Tensor weights = zeros(x, {batch, window}), gates = zeros(x, {batch});
   Tensor pointed = zeros(x, {batch, window}, ScalarType::Long);
-  int64_t* steps = integers(position, "position", {batch});
+  int64_t* steps = positions_of(position, batch);
   kernels().pointer_step(
       {run.lanes(), floats(x, "x", {batch, dim}), integers(source, "source", {batch}),
        weight(query, "query", pointer_dim, dim), weight(key, "key", pointer_dim, dim),
@@ -91,12 +89,8 @@ Tensor log_probabilities(const Tensor& hidden, const Tensor& rotation, const Ten
     args.sources = integers(*sources, "sources", {rows, args.window});
     args.gate = floats(*gate, "gate", {rows});
     args.targets = integers(*targets, "targets", {vocabulary});
-    for (int64_t i = 0; i < rows * args.window; ++i)
-      STD_TORCH_CHECK(0 <= args.sources[i] && args.sources[i] <= vocabulary, "source ",
-                      args.sources[i], " is none of 0..", vocabulary);
-    for (int64_t i = 0; i < vocabulary; ++i)
-      STD_TORCH_CHECK(0 <= args.targets[i] && args.targets[i] < vocabulary, "target ",
-                      args.targets[i], " is none of the vocabulary");
+    within(args.sources, rows * args.window, 0, vocabulary, "source");
+    within(args.targets, vocabulary, 0, vocabulary - 1, "target");
   }
   kernels().log_probabilities(args);
   return y;

@@ -48,12 +48,24 @@ inline int64_t* integers(const Tensor& tensor, const char* name,
   return static_cast<int64_t*>(checked(tensor, name, ScalarType::Long, sizes));
 }
 
-// Of a vocabulary: each is looked up somewhere.
-inline const int64_t* tokens(const Tensor& tensor, const char* name, int64_t rows, int64_t vocabulary) {
-  const int64_t* values = integers(tensor, name, {rows});
-  for (int64_t row = 0; row < rows; ++row)
-    STD_TORCH_CHECK(0 <= values[row] && values[row] < vocabulary, name, " is ", values[row],
-                    ": must lie in 0..", vocabulary - 1);
+// Checks that all of them lie in low..high, since each is looked up somewhere.
+inline const int64_t* within(const int64_t* values, int64_t count, int64_t low, int64_t high,
+                             const char* name) {
+  for (int64_t i = 0; i < count; ++i)
+    STD_TORCH_CHECK(low <= values[i] && values[i] <= high, name, " is ", values[i],
+                    ": must lie in ", low, "..", high);
+  return values;
+}
+
+inline const int64_t* tokens(const Tensor& tensor, const char* name, int64_t rows,
+                             int64_t vocabulary) {
+  return within(integers(tensor, name, {rows}), rows, 0, vocabulary - 1, name);
+}
+
+// How many steps each row has had.
+inline int64_t* positions_of(const Tensor& tensor, int64_t rows) {
+  int64_t* values = integers(tensor, "position", {rows});
+  within(values, rows, 0, INT64_MAX - 1, "position");
   return values;
 }
 

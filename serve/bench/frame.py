@@ -92,10 +92,10 @@ class Frame:
             raise ValueError(f"batches {self.batches}, frames {self.frames}: must be above 0")
 
     def measure(self, checkpoint: str, threads: int, speech: str) -> Outcome:
-        """`frame_speedup_b*` is by how much a frame of so many callers is faster. Raises
-        RuntimeError where there are no kernels."""
+        """`frame_speedup_b*` is by how much a frame of so many callers is faster; nothing is
+        measured where there are no kernels."""
         if library() is None:
-            raise RuntimeError("there are no kernels to time: run make setup")
+            return Outcome({}, (), ("frame: there are no kernels to time, run make setup",))
         before, metrics = torch.get_num_threads(), {}
         torch.set_num_threads(threads)
         agent = Talker(load_duplex(checkpoint))
@@ -136,20 +136,25 @@ def _step(agent: Agent, state: AgentState, rows: Tensor, pcm: Tensor, active: Te
     state.scatter(rows, part)
 
 
+def _name(stage: str) -> str:
+    return "frame" if stage == "frame" else f"frame_{stage}"
+
+
 def _metrics(found: dict[str, list[dict[str, float]]], batch: int) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {}
     for stage in ("frame", *_STAGES):
-        seconds = {way: [each[stage] for each in frames] for way, frames in found.items()}
-        for way, each in seconds.items():
-            metrics[f"{stage}_ms_b{batch}{way}"] = median([1000 * s for s in each], "ms")
-        metrics[f"{stage}_speedup_b{batch}"] = ratio(seconds["_eager"], seconds[""], "ratio")
+        name, seconds = _name(stage), {}
+        for way, frames in found.items():
+            seconds[way] = [each[stage] for each in frames]
+            metrics[f"{name}_ms_b{batch}{way}"] = median([1000 * s for s in seconds[way]], "ms")
+        metrics[f"{name}_speedup_b{batch}"] = ratio(seconds["_eager"], seconds[""], "ratio")
     return metrics
 
 
 def _table(batch: int) -> Table:
     rows = (
-        (stage, (f"{stage}_ms_b{batch}", f"{stage}_ms_b{batch}_eager", f"{stage}_speedup_b{batch}"))
-        for stage in ("frame", *_STAGES)
+        (stage, (f"{name}_ms_b{batch}", f"{name}_ms_b{batch}_eager", f"{name}_speedup_b{batch}"))
+        for stage, name in ((stage, _name(stage)) for stage in ("frame", *_STAGES))
     )
     return Table(f"CPU ms of a frame of {batch}", _COLUMNS, tuple(rows))
 
