@@ -1,5 +1,6 @@
 """How long a frame takes with the kernels and without them, stage by stage."""
 
+import gc
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -101,8 +102,11 @@ class Frame:
         agent = Talker(load_duplex(checkpoint))
         watch = Stopwatch(agent)
         sound = torch.from_numpy(read_speech(speech)).float() / 2**15  # [n, 1920]
+        gc.collect()
+        gc.freeze()  # as an engine does
         for batch in tqdm(self.batches, unit="batch", desc="frame"):
             metrics |= self._figures(agent, watch, sound, batch)
+        gc.unfreeze()
         torch.set_num_threads(before)
         return Outcome(metrics, tuple(map(_table, self.batches)), (_NOTE,))
 
