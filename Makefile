@@ -10,6 +10,8 @@ PARITY := .venv-parity
 VLLM := .venv-vllm
 CLIENTS := .venv-clients
 NODE_EXAMPLES := serve/examples/node
+KERNELS := build/kernels/libduologue_kernels.so
+KERNEL_SOURCES := kernels/CMakeLists.txt $(wildcard kernels/*/*.cpp kernels/*/*.h)
 PEERS ?= 1
 EXTRAS := serve,voices,codecs,ingest,scale,evaluation,dev
 
@@ -20,7 +22,7 @@ EXTRAS := serve,voices,codecs,ingest,scale,evaluation,dev
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: apt $(STAMP) ## install what is missing: Debian packages, .venv, this project
+setup: apt $(STAMP) $(KERNELS) ## install what is missing: Debian packages, .venv, this project, its kernels
 
 demo: setup ## a recording of a voice that no training heard calls nano; leaves the call in demo/
 	$(BIN)/python -m train.talk checkpoint=nano input=data/calls/demo.flac tools=front_desk out=demo
@@ -86,6 +88,15 @@ $(STAMP): $(SETUP_INPUTS) | apt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps -r requirements-no-deps.txt
 	@touch $@
+
+$(KERNELS): $(KERNEL_SOURCES) $(STAMP) | apt
+	@if ! command -v cmake >/dev/null; then \
+	  echo "setup: no cmake here: models run without their kernels" >&2; \
+	else \
+	  cmake -S kernels -B $(@D) -DTORCH="$$($(BIN)/python -c \
+	    'import importlib.util as u; print(*u.find_spec("torch").submodule_search_locations)')" \
+	    >/dev/null && cmake --build $(@D) --parallel >/dev/null && touch $@; \
+	fi
 
 $(VLLM)/.duologue-setup: requirements-vllm.txt constraints.txt
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)

@@ -6,7 +6,7 @@
 Rows are callers. What is to be given to one of them (role, tools, results) goes in by one prefill.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from model.checkpoint import Duplex
 from model.duplex import ACTION, FRAME, Inputs, Outputs
 from model.frame import AGENTS, USERS
 from model.grammar import ActionGrammar
-from model.sampling import SamplingConfig, sample, uniforms
+from model.sampling import Sampler, SamplingConfig, sample, uniforms
 from model.snapshot import Saved, load, save
 from model.streaming import keep
 from model.tokens import END, IDLE, PAD, SPECIAL_TOKENS, STYLES, serialize, serialize_context
@@ -194,8 +194,7 @@ class Agent:
         """A frame position of the active rows (bool [B]): pcm float32 [B, 1920] in -1..1. Actions
         open at it, and go on where `act` is called."""
         rows = active.nonzero()[:, 0].tolist()
-        for row in rows:
-            self.prefill(state, row)
+        self._take_in(state, rows)
         some = active if len(rows) < len(active) else None  # of all, nothing need be kept
         outputs = self._frame(state, self.codec.hear(pcm, state.codec, some), some)
         text = self._draw_text(state, outputs)
@@ -215,20 +214,30 @@ class Agent:
     def act(self, state: AgentState, active: Tensor) -> list[ActionEvent]:
         """An action position of the active rows (bool [B]), each of which has an open action, and
         before it those of what was forced."""
-        for row in active.nonzero()[:, 0].tolist():
-            self.prefill(state, row)
+        self._take_in(state, active.nonzero()[:, 0].tolist())
         inputs = self._inputs(ACTION, state.action[:, None], state.is_new[:, None])
         return self._take(state, self._run(state, inputs, active), active)
 
     def acting(self, state: AgentState, active: Tensor) -> Tensor:
         """Those of the active rows that have an open action: bool [B]."""
-        acting = torch.zeros_like(active)
-        for row in active.nonzero()[:, 0].tolist():
-            acting[row] = self._session(state, row).is_open
-        return acting
+        sessions = self._sessions(state)
+        rows = enumerate(active.tolist())
+        return torch.tensor([bool(is_active and sessions[row].is_open) for row, is_active in rows])
 
     def _session(self, state: AgentState, row: int) -> ActionSession:
         return self.sessions[int(state.slot[row])]
+
+    def _sessions(self, state: AgentState) -> dict[int, ActionSession]:
+        """Of all rows that have one."""
+        slots = enumerate(state.slot.tolist())
+        return {row: self.sessions[slot] for row, slot in slots if slot in self.sessions}
+
+    def _take_in(self, state: AgentState, rows: list[int]) -> None:
+        """All that waits in these rows."""
+        sessions = self._sessions(state)
+        for row in rows:
+            if sessions[row].waiting or sessions[row].forced:
+                self.prefill(state, row)
 
     def _frame(self, state: AgentState, latents: Tensor, active: Tensor | None) -> Outputs:
         """A frame position of the active rows, with all that the last one made."""
@@ -295,10 +304,10 @@ class Agent:
             return logits.argmax(dim=-1)
         return sample(logits, config, uniforms(state.seed, state.positions, stream))
 
-    def _code_sampler(self, state: AgentState) -> Callable[[Tensor, int], Tensor]:
+    def _code_sampler(self, state: AgentState) -> Sampler:
         streams = torch.arange(self.speech.config.depth.steps) + _CODES
         uniform = uniforms(state.seed[:, None], state.positions[:, None], streams)  # [B, K]
-        return lambda logits, step: sample(logits, self.config.codes, uniform[:, step])
+        return Sampler(self.config.codes, uniform)
 
     def _take(self, state: AgentState, outputs: Outputs, active: Tensor) -> list[ActionEvent]:
         """The next token of the active rows' actions, or one that opens an action."""
@@ -320,15 +329,14 @@ class Agent:
         """The next token of these rows' action channels, `<idle>` in others, and how likely each
         was before the mask: int64, float32 [B]."""
         logits = self.model.log_probabilities(outputs, "action")[:, 0]  # [B, V]
-        mask = torch.zeros(logits.shape, dtype=torch.bool)
-        for row in rows:
-            mask[row, : len(self.tokenizer)] = self._session(state, row).allowed()
+        mask, sessions = torch.zeros(logits.shape, dtype=torch.bool), self._sessions(state)
+        allowed = torch.stack([sessions[row].allowed() for row in rows])
+        mask[rows, : len(self.tokenizer)] = allowed
         mask[:, self._idle] = ~mask.any(dim=-1)
-        for row in rows:
-            mask[row, self._idle] |= not self._session(state, row).is_open
+        mask[[row for row in rows if not sessions[row].is_open], self._idle] = True
         allowed = logits.masked_fill(~mask, -torch.inf)
         tokens = self._drawn(allowed, self.config.action, state, _ACTION)
-        return tokens, logits.exp().gather(1, tokens[:, None])[:, 0]
+        return tokens, logits.gather(1, tokens[:, None])[:, 0].exp()
 
     def _yield(self, state: AgentState, floor: Tensor, active: Tensor) -> None:
         """Who is spoken over falls silent: what was still to be said is dropped. A cough or a word

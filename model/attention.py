@@ -82,14 +82,13 @@ class AttentionState(State):
             return type(self)(keys, values, position, self.pinned)
         return type(self)(self.keys, self.values, self.position[one], self.pinned, self.rows[one])
 
-    def gather(self, rows: Tensor) -> Self:
-        """Some rows as a state that writes to these keys and values."""
-        held = rows if self.rows is None else self.rows[rows]
-        return type(self)(self.keys, self.values, self.position[rows], self.pinned, held)
+    def copied(self) -> list[Tensor]:
+        """Keys and values lie where they are."""
+        return [self.position]
 
-    def scatter(self, rows: Tensor, part: Self) -> None:
-        """Takes back what `gather` gave: keys and values are here."""
-        self.position[rows] = part.position
+    def _around(self, copies: Iterator[Tensor], rows: Tensor) -> Self:
+        held = rows if self.rows is None else self.rows[rows]
+        return type(self)(self.keys, self.values, next(copies), self.pinned, held)
 
     def slots_since(self, steps: int) -> Tensor:
         """Where those steps of a single row lie that came after its first `steps`, as far as they

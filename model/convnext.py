@@ -1,11 +1,13 @@
 """Causal ConvNeXt blocks (arXiv 2201.03545; over time as in Vocos, arXiv 2306.00814)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.ops import kept, kernels_for, pack
 from model.streaming import CausalConv1d, PastState, State
 
 
@@ -58,7 +60,45 @@ class ConvNext(nn.Module):
     def forward(
         self, x: Tensor, state: ConvNextState | None = None, active: Tensor | None = None
     ) -> Tensor:
+        if state is not None and (ops := kernels_for(x)):
+            return self._step(ops, x, state, active)
         states = state.blocks if state is not None else (None,) * len(self.blocks)
         for block, block_state in zip(self.blocks, states, strict=True):
             x = block(x, block_state, active)
         return x
+
+    def _step(self, ops: Any, x: Tensor, state: ConvNextState, active: Tensor | None) -> Tensor:
+        """The same, as one operator."""
+        first = self._blocks()[0]
+        return ops.conv_next(
+            x.contiguous(),
+            kept(self, self._weights),
+            [block.past for block in state.blocks],
+            active,
+            first.expand.out_features,
+            first.depthwise.past_steps + 1,
+            first.norm.eps,
+        )
+
+    def _weights(self) -> list[Tensor]:
+        """As the operator wants them: nine of each block."""
+        return [
+            weight
+            for block in self._blocks()
+            for weight in (
+                block.depthwise.conv.weight[:, 0].T.contiguous(),  # [kernel, channels]
+                _bias(block.depthwise.conv),
+                block.norm.weight,
+                block.norm.bias,
+                pack(block.expand.weight),
+                block.expand.bias,
+                pack(block.project.weight),
+                block.project.bias,
+                block.scale,
+            )
+        ]
+
+
+def _bias(convolution: nn.Conv1d) -> Tensor:
+    assert convolution.bias is not None
+    return convolution.bias

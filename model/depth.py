@@ -8,11 +8,14 @@ trained by one batched product a matrix.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.ops import kept, kernels_for, pack
+from model.sampling import Sampler
 from model.transformer import RMSNorm
 
 
@@ -133,6 +136,8 @@ class DepthTransformer(nn.Module):
         `sample(logits, step)` picks a code of float32 [N, codebook]: int64 [N].
         """
         count = self.config.steps if steps is None else steps
+        if isinstance(sample, Sampler) and (ops := kernels_for(context)):
+            return self._generate(ops, context, sample, text, count)
         past: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.layers]
         codes: list[Tensor] = []
         inputs = _each(context.expand(count, -1, -1), self.input[:count])  # [steps, N, dim]
@@ -146,6 +151,45 @@ class DepthTransformer(nn.Module):
                 x = layer.step(x, step, seen)
             codes.append(sample(F.linear(x, self.heads[step]).float(), step))
         return torch.stack(codes, dim=1)
+
+    def _generate(
+        self, ops: Any, context: Tensor, sample: Sampler, text: Tensor | None, steps: int
+    ) -> Tensor:
+        """The same, as one operator."""
+        config, drawn = self.config, sample.config
+        embeddings = [table.weight for table in self.embeddings]
+        if self.text_embedding is not None:
+            embeddings.insert(0, self.text_embedding.weight)
+            text = self._checked(text)
+        return ops.depth_generate(
+            context.contiguous(),
+            text if self.text_embedding is not None else None,
+            kept(self, self._weights),
+            embeddings,
+            sample.uniform[:, :steps].contiguous(),
+            config.heads,
+            config.hidden,
+            config.codebook,
+            config.norm_eps,
+            drawn.temperature,
+            drawn.top_k,
+            drawn.top_p,
+        )
+
+    def _weights(self) -> list[Tensor]:
+        """As the operator wants them: two, then six of each layer."""
+        weights = [pack(self.input), pack(self.heads)]
+        for layer in self.layers:
+            assert isinstance(layer, DepthLayer)
+            weights += [
+                layer.attention_norm.weight,
+                pack(layer.attention_input),
+                pack(layer.attention_output),
+                layer.feed_forward_norm.weight,
+                pack(layer.feed_forward_input),
+                pack(layer.feed_forward_output),
+            ]
+        return weights
 
     def _checked(self, text: Tensor | None) -> Tensor:
         if text is None:

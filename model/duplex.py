@@ -6,7 +6,7 @@ tables for what goes in and what comes out, and codes of both sides; ours has on
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from model.attention import AttentionState, packing_of
 from model.depth import DepthConfig, DepthTransformer
 from model.frame import FLOORS
+from model.ops import kept, kernels_for, linear, packed
 from model.pointer import Pointed, Pointer, mix, mixed_target
 from model.streaming import State
 from model.transformer import Transformer, TransformerConfig, TransformerState
@@ -184,7 +185,10 @@ class DuplexModel(nn.Module):
 
     def log_probabilities(self, outputs: Outputs, stream: Stream) -> Tensor:
         """Of a stream's next token, float32 [B, T, vocabulary]."""
-        logits = self.logits(outputs.hidden, stream)
+        hidden = outputs.hidden
+        if self.config.tied and hidden.shape[1] == 1 and (ops := kernels_for(hidden)):
+            return self._log_probabilities(ops, outputs, stream)
+        logits = self.logits(hidden, stream)
         if stream in outputs.pointed:
             return mix(logits, outputs.pointed[stream], self._copied(stream))
         return logits.log_softmax(dim=-1)
@@ -205,9 +209,30 @@ class DuplexModel(nn.Module):
 
     def floor(self, hidden: Tensor) -> Tensor:
         """Logits of who holds the floor, hidden [..., dim] -> float32 [..., len(FLOORS)]."""
-        return self.floor_head(hidden).float()
+        return linear(self.floor_head, hidden).float()
+
+    def _log_probabilities(self, ops: Any, outputs: Outputs, stream: Stream) -> Tensor:
+        """Of one position, as one operator."""
+        rotation, pointed = self.output_rotations[stream], outputs.pointed.get(stream)
+        assert isinstance(rotation, nn.Linear)
+        copying = (None, None, None, None)
+        if pointed is not None:
+            gate = pointed.gate[:, 0]
+            copying = (pointed.weights[:, 0], pointed.sources, gate, self._copied(stream))
+        y = ops.log_probabilities(
+            outputs.hidden[:, 0].contiguous(),
+            packed(rotation),
+            packed(self.embedding),
+            self.config.vocabulary,
+            *copying,
+        )
+        return y[:, None]
 
     def _embed(self, inputs: Inputs) -> Tensor:
+        is_ours = self.config.tied and set(self.config.streams) == set(STREAMS)
+        is_ours &= self.config.arrangement == "split" and inputs.kind.shape[1] == 1
+        if is_ours and (ops := kernels_for(inputs.latents)):
+            return self._embed_at_once(ops, inputs)
         is_frame = (inputs.kind == FRAME)[..., None]  # [B, T, 1]
         x = self._embed_token("agent_text", inputs.agent_text)
         if "user_text" in self.config.streams:
@@ -217,6 +242,35 @@ class DuplexModel(nn.Module):
             return x
         x = torch.where(is_frame, x, self.action_position.to(x.dtype))
         return x + self._embed_token("action", inputs.action)
+
+    def _embed_at_once(self, ops: Any, inputs: Inputs) -> Tensor:
+        """The same as one operator."""
+        rows = (
+            inputs.kind == FRAME,
+            inputs.agent_text,
+            inputs.user_text,
+            inputs.action,
+            inputs.latents,
+            inputs.is_heard,
+            inputs.is_speaking,
+        )
+        tables = kept(self.input_rotations, self._tables, self.embedding)
+        weights = [
+            *tables,
+            self.action_position,
+            self.unheard.weight,
+            self.latent_mean,
+            self.latent_deviation,
+            packed(self.latent_input),
+            self.latent_input.bias,
+        ]
+        y = ops.frame_input(*(each.flatten(0, 1).contiguous() for each in rows), weights)
+        return y.unflatten(0, inputs.kind.shape)
+
+    def _tables(self) -> list[Tensor]:
+        """What goes in for each token, a table a stream."""
+        every = torch.arange(self.config.vocabulary)
+        return [self._embed_token(stream, every).contiguous() for stream in STREAMS]
 
     def _embed_token(self, stream: Stream, tokens: Tensor) -> Tensor:
         if self.config.tied:

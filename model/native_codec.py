@@ -10,6 +10,7 @@ frame, so that its overlapping windows can be completed.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from model.codec import Codec, check_codes, check_pcm
 from model.convnext import ConvNext, ConvNextState
 from model.frame import FRAME_SIZE, SAMPLE_RATE_HZ
+from model.ops import kept, kernels_for, linear, roots_of
 from model.quantizer import Quantized, SplitQuantizer
 from model.source import PITCH_BINS, PulseSource, SourceState, pitch_of_bins
 from model.spectrogram import InverseStft, LogMel
@@ -89,11 +91,11 @@ class Encoder(nn.Module):
     ) -> Tensor:
         mel_state, fast_state, slow_state = _parts(state, "mel", "fast", "slow")
         mel = self.mel(pcm, mel_state, active)  # [B, 8 * frames, mels]
-        h = self.mel_to_fast(_stack(mel, 2))  # [B, 4 * frames, width]
+        h = linear(self.mel_to_fast, _stack(mel, 2))  # [B, 4 * frames, width]
         h = self.fast(h, fast_state, active)
-        h = self.fast_to_slow(_stack(h, 4))  # [B, frames, slow_width]
+        h = linear(self.fast_to_slow, _stack(h, 4))  # [B, frames, slow_width]
         h = self.slow(h, slow_state, active)
-        return self.to_latent(self.norm(h))
+        return linear(self.to_latent, h, self.norm)
 
 
 @dataclass
@@ -146,14 +148,16 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Codebook vectors -> what the vocoder speaks from [B, 4 * frames, width], at 50 Hz."""
         slow_state, fast_state = _parts(state, "slow", "fast")
-        h = self.from_semantic(semantic) + self.from_acoustic(acoustic)
+        h = linear(self.from_semantic, semantic) + linear(self.from_acoustic, acoustic)
         h = self.slow(h, slow_state, active)  # [B, frames, slow_width]
-        h = self.slow_to_fast(h).unflatten(2, (4, -1)).flatten(1, 2)  # [B, 4 * frames, width]
+        h = (
+            linear(self.slow_to_fast, h).unflatten(2, (4, -1)).flatten(1, 2)
+        )  # [B, 4 * frames, width]
         return self.fast(h, fast_state, active)
 
     def pitch_logits(self, features: Tensor) -> Tensor:
         """Features [B, T, width] at 50 Hz -> logits of each hop's pitch [B, 2 * T, PITCH_BINS]."""
-        return self.to_pitch(features).unflatten(2, (2, -1)).flatten(1, 2)
+        return linear(self.to_pitch, features).unflatten(2, (2, -1)).flatten(1, 2)
 
     def pitch_hz(self, logits: Tensor) -> Tensor:
         """The likeliest pitch [B, 2 * T] in Hz."""
@@ -168,14 +172,45 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Features [B, T, width] at 50 Hz and pitch [B, 2 * T] -> pcm [B, T * 480]."""
         vocoder_state, source_state, output_state = _parts(state, "vocoder", "source", "output")
-        h = self.fast_to_vocoder(features).unflatten(2, (2, -1)).flatten(1, 2)
-        h = self.norm(self.vocoder(h, vocoder_state, active))  # [B, 2 * T, width]
+        h = linear(self.fast_to_vocoder, features).unflatten(2, (2, -1)).flatten(1, 2)
+        h = self.vocoder(h, vocoder_state, active)  # [B, 2 * T, width]
+        filters = linear(self.to_source_filter, h, self.norm)
+        spectrum = linear(self.to_spectrum, h, self.norm)
+        if state is not None and (ops := kernels_for(filters)):
+            parts = (filters, spectrum, pitch_hz.contiguous())
+            return self._voice(ops, *parts, state, active)
         pulses = self.source(pitch_hz, source_state, active)  # [B, 2 * T, bins]
-        filters = self.to_source_filter(h).unflatten(2, (2, -1)).flatten(0, 1).float()
+        filters = filters.unflatten(2, (2, -1)).flatten(0, 1).float()
         filters = F.interpolate(filters, pulses.shape[2], mode="linear", align_corners=True)
         voiced = pulses * _polar(filters.flatten(1).unflatten(0, pulses.shape[:2]))
-        unvoiced = _polar(self.to_spectrum(h).float())
+        unvoiced = _polar(spectrum.float())
         return self.output(voiced + unvoiced, output_state, active)
+
+    def _voice(
+        self,
+        ops: Any,
+        filters: Tensor,
+        spectrum: Tensor,
+        pitch_hz: Tensor,
+        state: DecoderState,
+        active: Tensor | None,
+    ) -> Tensor:
+        """Source, filters and inverse transform as one operator."""
+        window, source = self.output.get_buffer("window"), state.source
+        return ops.voice(
+            pitch_hz,
+            filters,
+            spectrum,
+            window,
+            kept(self.output, lambda: roots_of(len(window))),
+            source.turns,
+            source.pitch_hz,
+            source.samples.past,
+            state.output.overlap,
+            active,
+            self.output.hop,
+            self.source.rate_hz,
+        )
 
     def forward(
         self,

@@ -4,7 +4,7 @@ Names and numbers are copied from one stream to another; a small model learns th
 thousand dialogues only if it can point (pointer-generator networks, arXiv 1704.04368).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from model.attention import (
     seen_at,
     visible_from,
 )
+from model.ops import kernels_for, packed
 
 _SHUT = -1e4  # a gate's logit where there is nothing to point at
 
@@ -59,6 +60,8 @@ class Pointer(nn.Module):
         active: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Pointed:
+        if state is not None and x.shape[1] == 1 and (ops := kernels_for(x)):
+            return self._step(ops, x, source, state, active)
         key, sources = self.key(x), source  # [B, S, pointer_dim], [B, S]
         position = torch.arange(x.shape[1], device=x.device)[None]  # [1, T]
         if state is None:
@@ -78,6 +81,25 @@ class Pointer(nn.Module):
         weights = scores.masked_fill(~visible, _SHUT).softmax(dim=-1) * visible
         gate = self.gate(x)[..., 0].float()
         return Pointed(weights, sources, gate.masked_fill(~visible.any(dim=-1), _SHUT))
+
+    def _step(
+        self, ops: Any, x: Tensor, source: Tensor, state: AttentionState, active: Tensor | None
+    ) -> Pointed:
+        """The same for a single step, as one operator."""
+        weights, sources, gate = ops.pointer_step(
+            x[:, 0].contiguous(),
+            source[:, 0].contiguous(),
+            packed(self.query),
+            packed(self.key),
+            self.gate.weight,
+            self.gate.bias,
+            state.keys,
+            state.values,
+            state.position,
+            state.rows,
+            active,
+        )
+        return Pointed(weights[:, None], sources, gate[:, None])
 
 
 def mix(logits: Tensor, pointed: Pointed, copy_targets: Tensor) -> Tensor:

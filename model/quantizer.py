@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.ops import kernels_for
+
 
 class Quantized(NamedTuple):
     """A quantised latent.
@@ -65,6 +67,10 @@ class SplitQuantizer(nn.Module):
 
     def lookup(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Codes [..., K] -> semantic [..., Ds] and acoustic [..., Da] vectors."""
+        books = (self.get_buffer("semantic_codebook"), self.get_buffer("acoustic_codebooks"))
+        if ops := kernels_for(*books):
+            semantic, acoustic = ops.code_vectors(codes.flatten(0, -2).contiguous(), *books)
+            return (semantic.view(*codes.shape[:-1], -1), acoustic.view(*codes.shape[:-1], -1))
         semantic_codebook, *acoustic_codebooks = self.codebooks()
         stack = [book[codes[..., k + 1]] for k, book in enumerate(acoustic_codebooks)]
         acoustic = stack[0]

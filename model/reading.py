@@ -6,12 +6,13 @@ the numbers that the speech transformer embeds. Nothing is learnt here but how w
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from model.frame import FRAME_SIZE, SAMPLE_RATE_HZ
+from model.ops import kept, kernels_for
 from model.spelling import PHONES, Spelling, SpellingConfig, letters_of
 from model.streaming import State, keep
 from model.tokens import STYLES, DialogueTokenizer
@@ -147,8 +148,28 @@ class Reader(nn.Module):
         self, text: Tensor, state: ReaderState | None = None, active: Tensor | None = None
     ) -> Reading:
         state = self.init_state(len(text)) if state is None else state
+        if text.shape[1] == 1 and (ops := kernels_for(self.phone_s)):
+            return self._step(ops, text, state, active)
         readings = [self._read(token, state, active) for token in text.unbind(1)]
         return Reading(*(torch.stack(part, dim=1) for part in zip(*readings, strict=True)))
+
+    def _step(self, ops: Any, text: Tensor, state: ReaderState, active: Tensor | None) -> Reading:
+        """The same for a single step, as one operator."""
+        config, spelling = self.config, self.spelling
+        tables = [self.token_letters, self.token_mark, self.token_style]
+        features, is_spoken = ops.reader_step(
+            text[:, 0].contiguous(),
+            tables,
+            self.token_begins,
+            [self.phone_s, *kept(spelling, spelling.weights)],
+            *state.tensors(),
+            active,
+            config.lead,
+            config.early,
+            config.tail,
+            config.spelling.kernel,
+        )
+        return Reading(features[:, None], is_spoken[:, None])
 
     def _read(self, token: Tensor, state: ReaderState, active: Tensor | None) -> Reading:
         """One token a row [B]: remembers it and looks at the words around this frame."""
@@ -197,7 +218,7 @@ class Reader(nn.Module):
 
     def _is_spoken(self, around: "_Around") -> tuple[Tensor, Tensor]:
         """Whether there is something to be said [B], and whether the last of it is long over."""
-        usual_s = self.phone_s[around.phones[:, 1]].sum(1)  # [B]
+        usual_s = self.phone_s[around.phones[:, 1]].cumsum(1)[:, -1]  # [B], in the hints' order
         most = (usual_s * _SLOWEST / _FRAME_S).ceil().long() + self.config.tail
         since, next_is_due = around.since[:, 1], around.since[:, 2] >= -self.config.early
         is_said = around.is_there[:, 1] & (since <= most)

@@ -7,9 +7,12 @@ order in which a device adds them up.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from model.ops import kernels_for
 
 # Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014), as int64.
 _STEP = 0x9E3779B97F4A7C15 - 2**64
@@ -45,6 +48,8 @@ def uniforms(seed: Tensor, counter: Tensor, stream: int | Tensor) -> Tensor:
     is drawn at one position (text, action, each step of the depth transformer); several streams
     int64 [n] give [B, n] for a seed and a counter [B, 1].
     """
+    if isinstance(stream, Tensor) and (ops := kernels_for()):
+        return ops.uniforms(seed.flatten(), counter.flatten(), stream)
     key = _mixed(_mixed(seed + _STEP) + stream)
     bits = _mixed(key + (counter + 1) * _STEP)
     return _shifted(bits, 11).to(torch.float64) * 2.0**-53
@@ -57,6 +62,9 @@ def sample(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
     """
     if config.temperature == 0:
         return logits.argmax(dim=-1)
+    if ops := kernels_for(logits):
+        settings = (config.temperature, config.top_k, config.top_p)
+        return ops.sample(logits.contiguous(), uniform.contiguous(), *settings)
     logits = logits.float()
     # Taken off before the division, which would overflow at a low temperature.
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / config.temperature
@@ -69,6 +77,22 @@ def sample(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
     reached = weights.cumsum(dim=-1)  # [B, V]
     target = (uniform * reached[:, -1]).floor().to(torch.int64)
     return torch.searchsorted(reached, target[:, None], right=True)[:, 0]
+
+
+class Sampler(NamedTuple):
+    """Draws the codes of frames, one step after the other, each with a number of its own: `uniform`
+    float64 [N, steps]."""
+
+    config: SamplingConfig
+    uniform: Tensor
+
+    def __call__(self, logits: Tensor, step: int) -> Tensor:
+        """The codes of one step: float32 [N, codebook] -> int64 [N]."""
+        return sample(logits, self.config, self.uniform[:, step])
+
+    def only(self, rows: Tensor) -> "Sampler":
+        """Those of some frames (bool [N])."""
+        return Sampler(self.config, self.uniform[rows])
 
 
 def _nucleus(weights: Tensor, top_p: float) -> Tensor:

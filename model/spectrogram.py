@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from model.ops import kept, kernels_for, pack, roots_of
 from model.streaming import OverlapState, PastState, overlap_add, with_past
 
 _FLOOR = 1e-3
@@ -46,11 +47,22 @@ class LogMel(nn.Module):
         if pcm.shape[1] % self.hop:
             raise ValueError(f"{pcm.shape[1]} samples: must be a multiple of hop {self.hop}")
         window = self.get_buffer("window")
+        if state is not None and (ops := kernels_for(pcm)):
+            filters, roots = kept(self, self._constants)
+            mels = self.get_buffer("filters").shape[1]
+            past = state.past
+            return ops.log_mel(
+                pcm.contiguous(), filters, window, roots, past, active, self.hop, mels
+            )
         x = with_past(pcm[..., None], self.past_steps, state, active)[..., 0]
         spectrum = torch.fft.rfft(x.unfold(1, len(window), self.hop) * window)  # [B, T, bins]
         # Twice as fast on a CPU as the absolute value of a complex number.
         magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt()
         return (torch.log(magnitude @ self.get_buffer("filters") + _FLOOR) + 3.5) / 2
+
+    def _constants(self) -> tuple[Tensor, Tensor]:
+        """The filters and the transform's roots as the operator wants them."""
+        return pack(self.get_buffer("filters").T), roots_of(len(self.get_buffer("window")))
 
 
 class InverseStft(nn.Module):

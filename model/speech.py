@@ -10,6 +10,7 @@ the transformer goes on with the next word as if the silence had not been.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from model.codec import Codec
 from model.depth import DepthConfig, DepthTransformer
 from model.frame import FRAME_SIZE
+from model.ops import kept, kernels_for, pack
 from model.reading import Reader, ReaderConfig, ReaderState, Reading
+from model.sampling import Sampler
 from model.streaming import State, keep
 from model.transformer import RMSNorm, Transformer, TransformerConfig, TransformerState
 
@@ -175,8 +178,40 @@ class SpeechTransformer(nn.Module):
         if not is_spoken.any():
             return None, is_spoken
         previous = torch.where(state.codes > 0, state.codes - 1, self.silence)
-        x = self(reading.features, previous[:, None], state.transformer, is_spoken)  # [B, 1, dim]
-        return x[is_spoken, 0], is_spoken
+        if ops := kernels_for(self.norm.weight):
+            x = self._input(ops, reading.features[:, 0], previous, is_spoken)
+            x = self.transformer(x[:, None], state.transformer, is_spoken)
+        else:
+            x = self(reading.features, previous[:, None], state.transformer, is_spoken)
+        return x[is_spoken, 0], is_spoken  # of [B, 1, dim]
+
+    def _input(self, ops: Any, features: Tensor, previous: Tensor, is_spoken: Tensor) -> Tensor:
+        """What goes into the transformer, as one operator: [B, dim]."""
+        parts = (self.words, self.times, self.codes)
+        return ops.speech_input(
+            features.contiguous(),
+            previous.contiguous(),
+            [part.table.weight for part in parts],
+            [part.offset for part in parts],
+            kept(self.word_sound, self._weights, self.word_roles, self.join, self.norm),
+            is_spoken,
+            self.config.reader.roles,
+            self.norm.eps,
+        )
+
+    def _weights(self) -> list[Tensor]:
+        sound, join = self.word_sound.get_parameter, self.join.get_parameter
+        return [
+            pack(sound("0.weight")),
+            sound("0.bias"),
+            pack(sound("2.weight")),
+            sound("2.bias"),
+            pack(self.word_roles.weight),
+            pack(join("0.weight")),
+            join("0.bias"),
+            pack(join("2.weight")),
+            self.norm.weight,
+        ]
 
     def _remember(
         self, codes: Tensor, is_spoken: Tensor, state: SpeechState, active: Tensor | None
@@ -186,6 +221,8 @@ class SpeechTransformer(nn.Module):
 
 def _only(rows: Tensor, sample: Callable[[Tensor, int], Tensor]) -> Callable[[Tensor, int], Tensor]:
     """`sample`, which wants every row, for the logits of some rows (bool [B])."""
+    if isinstance(sample, Sampler):
+        return sample.only(rows)
 
     def sample_some(logits: Tensor, step: int) -> Tensor:
         whole = logits.new_zeros(len(rows), logits.shape[1])

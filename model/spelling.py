@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.ops import pack
+
 ALPHABET = "abcdefghijklmnopqrstuvwxyz'0123456789"  # letter i is number i + 1; 0 is none
 PHONES = tuple(
     "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW "
@@ -71,3 +73,13 @@ class Spelling(nn.Module):
         place = torch.where(is_said, place, self.config.phones)  # the others fall off the end
         room = likeliest.new_zeros(len(letters), 2 * self.config.letters + self.config.phones + 1)
         return room.scatter_(1, place, likeliest)[:, : self.config.phones]
+
+    def weights(self) -> list[Tensor]:
+        """As the operator wants them: three, then two of each convolution."""
+        weights = [self.embedding.weight, pack(self.output.weight), self.output.bias]
+        for convolution in self.convolutions:
+            assert isinstance(convolution, nn.Conv1d)
+            assert convolution.bias is not None
+            taps = convolution.weight.transpose(1, 2).flatten(1)  # [2 * dim, kernel * dim]
+            weights += [pack(taps), convolution.bias]
+        return weights

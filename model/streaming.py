@@ -13,11 +13,14 @@ A state is a dataclass of preallocated tensors, zero when fresh, so `reset` is t
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from model.ops import gather_rows, scatter_rows
 
 
 class State:
@@ -25,9 +28,8 @@ class State:
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor of this state, nested ones included, in the order of the fields."""
-        assert dataclasses.is_dataclass(self)
-        for field in dataclasses.fields(self):
-            yield from _tensors(getattr(self, field.name))
+        for name in _fields(type(self)):
+            yield from _tensors(getattr(self, name))
 
     def reset(self, mask: Tensor) -> None:
         """Makes the rows where `mask` (bool [B]) is True fresh again."""
@@ -42,33 +44,47 @@ class State:
     def gather(self, rows: Tensor) -> Self:
         """The rows int64 [n] as a state to be run and then scattered back: copies, but of what is
         large, which is shared. A row that is there more than once must stay inactive."""
-        return self._mapped(lambda value: value.gather(rows), lambda value: value[rows])
+        return self._around(iter(gather_rows(self.copied(), rows)), rows)
 
     def scatter(self, rows: Tensor, part: Self) -> None:
         """Takes back what `gather` gave."""
-        assert dataclasses.is_dataclass(self)
-        for field in dataclasses.fields(self):
-            _scatter(getattr(self, field.name), rows, getattr(part, field.name))
+        scatter_rows(self.copied(), rows, part.copied())
+
+    def copied(self) -> list[Tensor]:
+        """The tensors that `gather` copies, in the order of the fields."""
+        found: list[Tensor] = []
+        for name in _fields(type(self)):
+            _add_copied(getattr(self, name), found)
+        return found
+
+    def _around(self, copies: Iterator[Tensor], rows: Tensor) -> Self:
+        """A state out of the copies of what `copied` gives."""
+        return self._mapped(lambda value: value._around(copies, rows), lambda _: next(copies))
 
     def _mapped(self, state: Callable[[Any], Any], tensor: Callable[[Tensor], Tensor]) -> Self:
         def mapped(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return tensor(value)
-            return state(value) if isinstance(value, State) else tuple(map(mapped, value))
+            if isinstance(value, State):
+                return state(value)
+            return tuple(map(mapped, value)) if isinstance(value, tuple) else tensor(value)
 
-        assert dataclasses.is_dataclass(self)
-        names = (field.name for field in dataclasses.fields(self))
-        return type(self)(**{name: mapped(getattr(self, name)) for name in names})
+        return type(self)(*[mapped(getattr(self, name)) for name in _fields(type(self))])
 
 
-def _scatter(value: Any, rows: Tensor, part: Any) -> None:
-    if isinstance(value, Tensor):
-        value[rows] = part
-    elif isinstance(value, State):
-        value.scatter(rows, part)
+@cache
+def _fields(kind: type[State]) -> tuple[str, ...]:
+    """A round asks often."""
+    assert dataclasses.is_dataclass(kind)
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _add_copied(value: Any, found: list[Tensor]) -> None:
+    if isinstance(value, State):
+        found += value.copied()
+    elif isinstance(value, tuple):
+        for item in value:
+            _add_copied(item, found)
     else:
-        for one, other in zip(value, part, strict=True):
-            _scatter(one, rows, other)
+        found.append(value)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -5,6 +5,7 @@ Pre-normalised layers as in LLaMA (arXiv 2302.13971): RMS norms, rotary position
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from model.attention import (
     SlidingWindowAttention,
     packing_of,
 )
+from model.ops import kept, kernels_for, pack
 from model.streaming import State
 
 
@@ -142,6 +144,8 @@ class Transformer(nn.Module):
         active: Tensor | None = None,
         segment: Tensor | None = None,
     ) -> Tensor:
+        if state is not None and segment is None and x.shape[1] == 1 and (ops := kernels_for(x)):
+            return self._step(ops, x, state, active)
         packing = None if segment is None else packing_of(segment, self.config.attention)
         first = next(self._layers()).attention
         places = first.places(x, state and state.layers[0], packing)
@@ -151,3 +155,42 @@ class Transformer(nn.Module):
             else:
                 x = layer(x, state and state.layers[index], active, places)
         return self.norm(x)
+
+    def _step(self, ops: Any, x: Tensor, state: TransformerState, active: Tensor | None) -> Tensor:
+        """The same for a single step, as one operator."""
+        config, first = self.config, state.layers[0]
+        y = ops.transformer_step(
+            x[:, 0].contiguous(),
+            kept(self, self._weights),
+            [layer.keys for layer in state.layers],
+            [layer.values for layer in state.layers],
+            [layer.position for layer in state.layers],
+            first.rows,
+            active,
+            config.heads,
+            config.kv_heads,
+            config.hidden,
+            config.window,
+            config.pinned,
+            config.rope_period,
+            config.norm_eps,
+        )
+        return y[:, None]
+
+    def _weights(self) -> list[Tensor]:
+        """As the operator wants them: six of each layer, then the last norm's."""
+        return [
+            *(
+                weight
+                for layer in self._layers()
+                for weight in (
+                    layer.attention_norm.weight,
+                    pack(layer.attention.input.weight),
+                    pack(layer.attention.output.weight),
+                    layer.feed_forward_norm.weight,
+                    pack(layer.feed_forward.input.weight),
+                    pack(layer.feed_forward.output.weight),
+                )
+            ),
+            self.norm.weight,
+        ]

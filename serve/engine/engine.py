@@ -53,9 +53,9 @@ class EngineConfig:
     its actions before the next one; `prefill_tokens` are taken in at a time. A caller is saved
     every `save_frames`; the last `prefixes` (role and tools) are kept as they were taken in.
 
-    A round runs as many rows as it has callers, or the fewest of `buckets` that hold them: with one
-    bucket, a caller hears the same bit by bit whoever else is there. Rounding of sums may else tell
-    a batch of two from one of three."""
+    A round runs as many rows as it has callers, or the fewest of `buckets` that hold them. With the
+    kernels of `model.ops` a caller hears the same bit by bit whoever else is there. Without them
+    one bucket does that: rounding of sums may else tell a batch of two from one of three."""
 
     slots: int = 16
     queue_frames: int = 8

@@ -1,0 +1,237 @@
+"""The fused operators of kernels/ and when they are used; each module's own code is the reference.
+
+They run in inference mode on float32 tensors of the CPU, where the library has been built (`make
+setup` does) and the environment's DUOLOGUE_KERNELS is not 0. Everywhere else, and for training, a
+module does the same in PyTorch. docs/kernels.md says what each operator does.
+
+What an operator makes of a row is the same to the bit in any batch and on any number of threads.
+"""
+
+import logging
+import math
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LIBRARY = Path(__file__).parents[1] / "build" / "kernels" / "libduologue_kernels.so"
+SWITCH = "DUOLOGUE_KERNELS"
+PANEL = 64  # outputs that lie side by side in a packed matrix
+
+_log = logging.getLogger(__name__)
+_is_off = False  # by `without_kernels`
+
+
+@cache
+def library() -> Any | None:
+    """The operators (`torch.ops.duologue`), or None, the reason for which is logged once."""
+    if os.environ.get(SWITCH, "1") == "0":
+        _log.info("no kernels: %s is 0", SWITCH)
+        return None
+    if not LIBRARY.exists():
+        _log.warning("no kernels, PyTorch does their work: %s is missing, run make setup", LIBRARY)
+        return None
+    try:
+        torch.ops.load_library(LIBRARY)
+    except OSError as error:
+        _log.warning("no kernels, PyTorch does their work: %s", error)
+        return None
+    _register_fakes()
+    return torch.ops.duologue
+
+
+class without_kernels:
+    """`with without_kernels():` PyTorch does the work, to compare the two."""
+
+    def __enter__(self) -> None:
+        global _is_off
+        self.before, _is_off = _is_off, True
+
+    def __exit__(self, *_: object) -> None:
+        global _is_off
+        _is_off = self.before
+
+
+def kernels_for(*tensors: Tensor) -> Any | None:
+    """The operators, where they can be used on these: None sends a module to its own code."""
+    if _is_off or not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu"):
+        return None
+    for tensor in tensors:
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            return None
+    return library()
+
+
+class _Kept:
+    """What was made of modules' tensors, and how to tell that they are no longer the same."""
+
+    def __init__(self, modules: Sequence[nn.Module], made: Any) -> None:
+        self.made = made
+        self.seen = [
+            (owner, name, tensor, tensor.data_ptr(), _version(tensor))
+            for module in modules
+            for part in module.modules()
+            for owner in (part._parameters, part._buffers)
+            for name, tensor in owner.items()
+            if tensor is not None
+        ]
+
+    def is_current(self) -> bool:
+        for owner, name, tensor, address, version in self.seen:
+            if owner.get(name) is not tensor or tensor.data_ptr() != address:
+                return False
+            if version is not None and tensor._version != version:
+                return False
+        return True
+
+
+_kept: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
+
+
+def kept(module: nn.Module, make: Callable[[], Any], *others: nn.Module) -> Any:
+    """What `make` makes of the weights of a module (and of `others`), such as packed ones: made
+    again where one of them was replaced or written to. As with autograd, nobody notices what is
+    written through `.data`."""
+    found = _kept.get(module)
+    if found is None or not found.is_current():
+        with torch.inference_mode():
+            found = _kept[module] = _Kept((module, *others), make())
+    return found.made
+
+
+def packed(layer: nn.Linear | nn.Embedding) -> Tensor:
+    """The layer's packed weight."""
+    return kept(layer, lambda: pack(layer.weight))
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often it was written to; tensors of inference mode don't count."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def pack(weight: Tensor) -> Tensor:
+    """A matrix [..., outputs, inputs] as the operators read it, [..., panels, inputs, 64]: what
+    lies side by side belongs to neighbouring outputs, the last panel is filled up with 0.
+
+    At the few rows of a frame it is reading weights that takes the time. Those of a checkpoint come
+    out of a file of half precision: where that holds all of them, they are packed so, and are
+    exactly as before once they are read. Others stay float32.
+    """
+    padded = F.pad(weight, (0, 0, 0, -weight.shape[-2] % PANEL))
+    panels = padded.unflatten(-2, (-1, PANEL)).transpose(-1, -2).contiguous()
+    half = panels.half()
+    return half if torch.equal(half.float(), panels) else panels
+
+
+def linear(layer: nn.Linear, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+    """`layer(norm(x))`: [..., inputs] -> [..., outputs]."""
+    ops = kernels_for(x)
+    if ops is None:
+        return layer(x if norm is None else norm(x))
+    weight, bias, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
+    rows = x.reshape(-1, layer.in_features).contiguous()
+    y = ops.linear(rows, packed(layer), layer.bias, weight, bias, eps, layer.out_features)
+    return y.view(*x.shape[:-1], layer.out_features)
+
+
+def gather_rows(tensors: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
+    """Copies of some rows (int64 [n]) of each tensor, of any type; with kernels contiguous ones."""
+    ops = kernels_for() if rows.device.type == "cpu" else None
+    return ops.gather_rows(tensors, rows) if ops else [tensor[rows] for tensor in tensors]
+
+
+def scatter_rows(tensors: Sequence[Tensor], rows: Tensor, parts: Sequence[Tensor]) -> None:
+    """Puts parts [n, ...] back into those rows."""
+    if rows.device.type == "cpu" and (ops := kernels_for()):
+        ops.scatter_rows(tensors, rows, parts)
+        return
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor[rows] = part
+
+
+def roots_of(size: int) -> Tensor:
+    """Cosine and sine of every multiple of a turn / size, float32 [2, size]."""
+    angles = torch.arange(size, dtype=torch.float64) * (2 * math.pi / size)
+    return torch.stack([angles.cos(), angles.sin()]).float()
+
+
+def _register_fakes() -> None:
+    def fake(name: str) -> Callable[..., Any]:
+        return torch.library.register_fake(f"duologue::{name}")
+
+    @fake("linear")
+    def _(x, packed, bias, norm_weight, norm_bias, eps, outputs):
+        return x.new_empty(x.shape[0], outputs)
+
+    @fake("transformer_step")
+    def _(x, *_):
+        return torch.empty_like(x)
+
+    @fake("conv_next")
+    def _(x, *_):
+        return torch.empty_like(x)
+
+    @fake("log_mel")
+    def _(pcm, filters, window, roots, past, active, hop, mels):
+        return pcm.new_empty(pcm.shape[0], pcm.shape[1] // hop, mels)
+
+    @fake("voice")
+    def _(
+        pitch_hz, filters, spectrum, window, roots, turns, last_hz, past, overlap, active, hop, *_
+    ):
+        return pitch_hz.new_empty(pitch_hz.shape[0], pitch_hz.shape[1] * hop)
+
+    @fake("pointer_step")
+    def _(x, source, query, key, gate, gate_bias, keys, *_):
+        weights = x.new_empty(x.shape[0], keys.shape[1])
+        return weights, weights.new_empty(weights.shape, dtype=torch.int64), x.new_empty(x.shape[0])
+
+    @fake("log_probabilities")
+    def _(hidden, rotation, table, vocabulary, *_):
+        return hidden.new_empty(hidden.shape[0], vocabulary)
+
+    @fake("frame_input")
+    def _(is_frame, agent_text, user_text, action, latents, is_heard, is_speaking, weights):
+        return latents.new_empty(latents.shape[0], weights[0].shape[1])
+
+    @fake("depth_generate")
+    def _(context, text, weights, embeddings, uniform, *_):
+        return uniform.new_empty(uniform.shape, dtype=torch.int64)
+
+    @fake("sample")
+    def _(logits, uniform, *_):
+        return uniform.new_empty(uniform.shape, dtype=torch.int64)
+
+    @fake("reader_step")
+    def _(token, tables, token_begins, spelling, letters, phones, *_):
+        features = token.new_empty(token.shape[0], 4 * (phones.shape[2] + 1) + 11)
+        return features, token.new_empty(token.shape, dtype=torch.bool)
+
+    @fake("speech_input")
+    def _(features, previous, tables, *_):
+        return tables[0].new_empty(features.shape[0], tables[0].shape[1])
+
+    @fake("gather_rows")
+    def _(tensors, rows):
+        return [tensor.new_empty(rows.shape[0], *tensor.shape[1:]) for tensor in tensors]
+
+    @fake("scatter_rows")
+    def _(tensors, rows, parts):
+        return None
+
+    @fake("uniforms")
+    def _(seed, counter, streams):
+        return seed.new_empty(seed.shape[0], streams.shape[0], dtype=torch.float64)
+
+    @fake("code_vectors")
+    def _(codes, semantic, acoustic):
+        rows = codes.shape[0]
+        return semantic.new_empty(rows, semantic.shape[1]), semantic.new_empty(
+            rows, acoustic.shape[2]
+        )
