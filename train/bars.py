@@ -102,6 +102,11 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar("hostile_sessions_left", "<=", 0),
         Bar("hostile_unanswered", "<=", 0),
         Bar("hostile_memory_growth", "<=", 0.02),
+        Bar("audit_sqlite_kills_broken", "<=", 0),
+        Bar("audit_sqlite_kills_lost", "<=", 0),
+        Bar("audit_postgres_kills_broken", "<=", 0),
+        Bar("audit_postgres_kills_lost", "<=", 0),
+        Bar("audit_sqlite_append_ms_p99", "<=", 5),
     ),
     "throughput": (
         Bar("parameters_model", "<=", 10_000_000),
