@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-# from serve.bench.hostile import Attack, attack
 from serve.bench.mutations import FIRST, VALID, mutated
 from serve.dialects.dialect import Dialect, Disconnect, Send
 from serve.dialects.hydra import Hydra

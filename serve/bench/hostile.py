@@ -32,7 +32,7 @@ _LIMITS: dict[str, Any] = {
 _LONGEST_S = 1200.0  # that the good caller talks
 _NICE, _START_S = 10, 1.0  # of each process of others
 _EACH_S = 0.5  # from one look at the gateway's memory to the next
-_WARM = 0.2  # share of the attack after which memory is to stay as it is
+_WARM = 0.5  # share of the attack after which memory is to stay as it is; tables fill before
 _LAST_S = 1.0  # whose answers may still be under way
 
 
