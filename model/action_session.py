@@ -36,7 +36,7 @@ class SavedActions(NamedTuple):
 
     calls: int
     standing: dict[int, str]
-    waiting: list[int]
+    waiting: list[list[int]]
     forced: list[int]
     burst: list[tuple[int, float]]
 
@@ -44,7 +44,8 @@ class SavedActions(NamedTuple):
 class ActionSession:
     """`calls` have been made, `standing` of them (number to tool) are neither replaced nor taken
     back. Tokens that are still to go in: `forced` ones of the burst, which the grammar left no
-    choice of, and behind it those that are `waiting`, of the role, the tools and results."""
+    choice of, and behind it those that are `waiting`, of the role, the tools and results: a run for
+    each thing given, so that it is the same run whenever it comes (other runs, other rounding)."""
 
     def __init__(self, row: int, tokenizer: DialogueTokenizer, grammar: ActionGrammar) -> None:
         self.row, self.tokenizer = row, tokenizer
@@ -52,12 +53,17 @@ class ActionSession:
         self.is_open = False
         self.calls = 0
         self.standing: dict[int, str] = {}
-        self.waiting: list[int] = []
+        self.waiting: list[list[int]] = []
         self.forced: list[int] = []
 
     def use(self, grammar: ActionGrammar) -> None:
         """What may be called from now on; nothing may be open."""
         self.grammar, self.matcher = grammar, grammar.matcher()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something that may go in."""
+        return bool(self.forced or (self.waiting and not self.is_open))
 
     def allowed(self) -> Tensor:
         """Which tokens may come, bool [V]: those of the open burst, or those that open one."""
@@ -88,14 +94,13 @@ class ActionSession:
         """All of it, but what the tools say."""
         matcher = self.matcher
         burst = zip(matcher.tokens, matcher.probabilities, strict=True) if self.is_open else ()
-        return SavedActions(
-            self.calls, dict(self.standing), [*self.waiting], [*self.forced], [*burst]
-        )
+        waiting = [[*run] for run in self.waiting]
+        return SavedActions(self.calls, dict(self.standing), waiting, [*self.forced], [*burst])
 
     def load(self, saved: SavedActions) -> None:
         """Into a fresh one with the same tools."""
         self.calls, self.standing = saved.calls, dict(saved.standing)
-        self.waiting, self.forced = [*saved.waiting], [*saved.forced]
+        self.waiting, self.forced = [[*run] for run in saved.waiting], [*saved.forced]
         self.is_open = bool(saved.burst)
         for place, (token, probability) in enumerate(saved.burst):
             if place:

@@ -99,8 +99,7 @@ class Agent:
         view.action.fill_(self._idle)
         view.seed.fill_(seed)
         view.slot.fill_(row)
-        for text in serialize_context(system, tools, self.duplex.config.describe_tools):
-            self.sessions[row].waiting += self.tokenizer.encode_action(text)
+        self._wait(row, *serialize_context(system, tools, self.duplex.config.describe_tools))
 
     def give(self, state: AgentState, row: int, number: int, result: Mapping[str, Any]) -> None:
         """The result of call `number`; goes in before the next frame that no burst is open at.
@@ -110,8 +109,7 @@ class Agent:
         session = self.sessions[row]
         if not 0 < number <= session.calls:
             raise ValueError(f"number {number}: row {row} has made calls 1 to {session.calls}")
-        text = serialize("result", number, "", result)
-        session.waiting += self.tokenizer.encode_action(text)
+        self._wait(row, serialize("result", number, "", result))
 
     def tell(
         self,
@@ -125,12 +123,9 @@ class Agent:
 
         Raises ValueError on tools that can't be decoded, as `ActionGrammar` does.
         """
-        session = self.sessions[row]
         if tools is not None:
-            session.use(ActionGrammar(self.tokenizer, tools))
-        described = self.duplex.config.describe_tools
-        for text in serialize_context(system, tools or (), described):
-            session.waiting += self.tokenizer.encode_action(text)
+            self.sessions[row].use(ActionGrammar(self.tokenizer, tools))
+        self._wait(row, *serialize_context(system, tools or (), self.duplex.config.describe_tools))
 
     def save(self, state: AgentState, row: int, known: Sequence[int] = ()) -> SavedCaller:
         """A caller between two positions; `known` as in `model.snapshot.save`."""
@@ -163,16 +158,16 @@ class Agent:
 
     @torch.inference_mode()
     def prefill(self, state: AgentState, row: int, most: int | None = None) -> None:
-        """Takes in, in one run, what is forced in a row's action and, unless that is open, `most`
-        (None: all) of the tokens that wait. What is left goes in before its next frame."""
+        """Takes in, in one run, what is forced in a row's action, or else, unless that is open,
+        `most` (None: all) of the tokens of what waits longest."""
         session = self._session(state, row)
-        given = [] if session.is_open else session.waiting[:most]
-        if not given and not session.forced:
+        if not session.is_waiting:
             return
+        run = session.forced or session.waiting[0]
         view, active = state.row(row), torch.ones(1, dtype=torch.bool)
-        newest = torch.tensor([session.forced + given])  # [1, T]
-        session.forced.clear()
-        del session.waiting[: len(given)]
+        newest = torch.tensor([run if session.forced else run[:most]])  # [1, T]
+        del run[: newest.shape[1]]
+        session.waiting = [run for run in session.waiting if run]
         action = torch.cat([view.action[:, None], newest[:, :-1]], dim=1)
         is_new = torch.cat([view.is_new[:, None], torch.ones_like(newest[:, 1:]).bool()], dim=1)
         self._run(view, self._inputs(ACTION, action, is_new), active)
@@ -224,6 +219,11 @@ class Agent:
         rows = enumerate(active.tolist())
         return torch.tensor([bool(is_active and sessions[row].is_open) for row, is_active in rows])
 
+    def _wait(self, row: int, *texts: str) -> None:
+        """What a row is given together."""
+        run = [token for text in texts for token in self.tokenizer.encode_action(text)]
+        self.sessions[row].waiting += [run] if run else []
+
     def _session(self, state: AgentState, row: int) -> ActionSession:
         return self.sessions[int(state.slot[row])]
 
@@ -236,7 +236,7 @@ class Agent:
         """All that waits in these rows."""
         sessions = self._sessions(state)
         for row in rows:
-            if sessions[row].waiting or sessions[row].forced:
+            while sessions[row].is_waiting:
                 self.prefill(state, row)
 
     def _frame(self, state: AgentState, latents: Tensor, active: Tensor | None) -> Outputs:

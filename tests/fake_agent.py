@@ -30,8 +30,11 @@ class FakeSession:
     left: int = 0
     calls: int = 0
     results: list[Mapping[str, Any]] = field(default_factory=list)
-    forced: list[int] = field(default_factory=list)
     told: list[tuple[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self.waiting) and not self.is_open
 
 
 class FakeTokenizer:
@@ -84,7 +87,9 @@ class FakeAgent:
     def save(self, state: FakeState, row: int, known: Sequence[int]) -> SavedCaller:
         session = self.sessions[row]
         heard = [int(state.heard[row])]
-        actions = SavedActions(session.calls, {}, [*session.waiting], [], [(0, 1.0)] * session.left)
+        actions = SavedActions(
+            session.calls, {}, [[*session.waiting]], [], [(0, 1.0)] * session.left
+        )
         return SavedCaller(Saved([], [*known] or [0], heard), actions)
 
     def load(
@@ -96,7 +101,7 @@ class FakeAgent:
         seed: int | None = None,
     ) -> None:
         calls, _, waiting, _, burst = saved[-1].actions
-        self.sessions[row] = FakeSession(waiting, bool(burst), len(burst), calls)
+        self.sessions[row] = FakeSession(waiting[0], bool(burst), len(burst), calls)
         state.heard[row] = saved[-1].row.positions[0]
 
     def prefill(self, state: FakeState, row: int, most: int | None) -> None:

@@ -6,7 +6,7 @@ is loud over it is given the floor.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,13 +36,16 @@ class ScriptedSession:
     tools: Sequence[Mapping[str, Any]]
     waiting: list[int]
     is_open: bool = False
-    forced: list[int] = field(default_factory=list)
     calls: int = 0
     left: int = 0
     loud: int = 0  # frames in a row
     is_speaking: bool = False  # of what there is to say; begun in silence alone
     to_say: int = 0
     is_told: bool = False
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self.waiting) and not self.is_open
 
 
 class WordTokenizer:
@@ -91,7 +94,9 @@ class ScriptedAgent:
 
     def save(self, state: FakeState, row: int, known: Sequence[int]) -> SavedCaller:
         session = self.sessions[row]
-        actions = SavedActions(session.calls, {}, [*session.waiting], [], [(0, 1.0)] * session.left)
+        actions = SavedActions(
+            session.calls, {}, [[*session.waiting]], [], [(0, 1.0)] * session.left
+        )
         return SavedCaller(Saved([], [*known] or [0], [0]), actions)
 
     def load(
@@ -103,7 +108,7 @@ class ScriptedAgent:
         seed: int | None = None,
     ) -> None:
         calls, _, waiting, _, burst = saved[-1].actions
-        session = ScriptedSession(tools, waiting, bool(burst), calls=calls, left=len(burst))
+        session = ScriptedSession(tools, waiting[0], bool(burst), calls=calls, left=len(burst))
         self.sessions[row] = session
 
     def prefill(self, state: FakeState, row: int, most: int | None) -> None:

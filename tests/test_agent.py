@@ -1,5 +1,6 @@
 """The frame loop of the split arrangement, on random weights."""
 
+import itertools
 import json
 import random
 from typing import Any
@@ -190,6 +191,23 @@ def test_what_waits_goes_in_by_parts_as_it_does_at_once(agent: Agent) -> None:
     for whole, parts in zip(*heard, strict=True):
         assert whole.agent_text == parts.agent_text
         torch.testing.assert_close(whole.pcm, parts.pcm, atol=1e-4, rtol=1e-3)
+
+
+def test_each_thing_given_goes_in_by_a_run_of_its_own_whenever_it_comes(agent: Agent) -> None:
+    """Sums of other lengths round otherwise: the caller would not hear the same to the bit."""
+    results = [{"status": "shipped"}, {"status": "lost", "since": "Monday"}]
+    texts = (serialize("result", number, "", one) for number, one in enumerate(results, 1))
+    lengths = [3, *(len(agent.tokenizer.encode_action(text)) for text in texts)]
+    state = agent.init_state(1)
+    agent.begin(state, 0, "", ())
+    agent.sessions[0].forced, agent.sessions[0].calls = [40, 41, 42], 2
+    for number, result in enumerate(results, 1):
+        agent.give(state, 0, number, result)
+    positions = [int(state.positions)]
+    while agent.sessions[0].is_waiting:
+        agent.prefill(state, 0)
+        positions.append(int(state.positions))
+    assert [after - before for before, after in itertools.pairwise(positions)] == lengths
 
 
 def test_another_seed_is_another_call(agent: Agent) -> None:

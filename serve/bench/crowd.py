@@ -24,6 +24,7 @@ from train.report import Outcome
 
 _KEY = "crowd"
 _WAIT_S = 10.0
+_LONGER = 5  # than the time before the others, those who are in would talk
 _EACH_S = 2.0  # from one storm to the next
 _REQUEST = (
     "GET /v1/realtime HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
@@ -92,8 +93,7 @@ class Crowd:
         callers = [WebCaller(port, "live", key=_KEY) for _ in range(self.slots)]
         storms = []
         async with asyncio.TaskGroup() as group:
-            for caller in callers:
-                group.create_task(_call(caller, 2 * self.seconds))
+            calls = [group.create_task(_call(one, _LONGER * self.seconds)) for one in callers]
             await asyncio.sleep(self.seconds)
             others_s = time.monotonic()
             for _ in range(int(self.seconds / _EACH_S)):
@@ -102,6 +102,8 @@ class Crowd:
                 )
                 storms.append(await running)
                 await asyncio.sleep(_EACH_S)
+            for call in calls:
+                call.cancel()
         answered = [one for caller in callers for one in answered_s(caller)]
         before = [took_s for said_s, took_s in answered if said_s < others_s]
         return before, [took_s for said_s, took_s in answered if said_s >= others_s], storms

@@ -28,6 +28,8 @@ class Wire:
     def __post_init__(self) -> None:
         if not self.protocols or self.seconds <= _COLD_FRAMES * FRAME_S:
             raise ValueError(f"{self}: must be a protocol and more than {_COLD_FRAMES} frames")
+        if "twilio" in self.protocols:
+            raise ValueError("protocols: no frame says its number through a telephone (twilio)")
 
     def measure(self, _checkpoint: str, _threads: int, _speech: str) -> Outcome:
         """From when a client begins to send the message that makes a frame whole until that frame

@@ -37,7 +37,7 @@ from serve.engine.messages import (
 from serve.engine.metrics import Metrics
 from serve.engine.prefixes import Prefixes
 from serve.engine.saving import resumed, saved
-from serve.engine.schedule import Batch, is_waiting, next_batch
+from serve.engine.schedule import Batch, next_batch
 from serve.engine.session import EngineSession, Waiting
 from serve.engine.traces import Traces
 
@@ -215,7 +215,7 @@ class Engine:
 
     def _prefill(self, session: EngineSession) -> list[Reply]:
         self.agent.prefill(self.state, session.slot, self.config.prefill_tokens)
-        if session.opening is None or is_waiting(self.agent.sessions[session.slot]):
+        if session.opening is None or self.agent.sessions[session.slot].is_waiting:
             return []
         saved = self.agent.save(self.state, session.slot, ())
         self.prefixes.keep(session.opening, saved)
@@ -245,7 +245,7 @@ class Engine:
                 self.agent.begin(self.state, slot, command.system, command.tools, seed)
         except ValueError as error:
             return Refused(name, "bad_message", str(error))
-        is_in = prefix is not None or not is_waiting(self.agent.sessions[slot])
+        is_in = prefix is not None or not self.agent.sessions[slot].is_waiting
         opening = None if is_in else command
         if known:
             known.opening = opening

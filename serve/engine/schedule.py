@@ -35,11 +35,6 @@ def next_batch(
     return Batch(kind, [session for _, other, session in items if other == kind])
 
 
-def is_waiting(acting: ActionSession) -> bool:
-    """Whether there is something to be taken in, and nothing against it."""
-    return bool(acting.waiting or acting.forced) and not acting.is_open
-
-
 def _next_item(
     session: EngineSession, acting: ActionSession, actions_per_frame: int
 ) -> tuple[float, Kind] | None:
@@ -47,6 +42,6 @@ def _next_item(
     frame_due_s = session.frames[0].due_s if session.frames else math.inf
     if session.actions_left:
         return session.action_due_s(actions_per_frame), "act"
-    if is_waiting(acting):
+    if acting.is_waiting:
         return frame_due_s, "prefill"
     return (frame_due_s, "hear") if session.frames else None

@@ -55,7 +55,7 @@ class Desk:
         self._waiting: list[Errand] = []  # whose results the agent gets when nobody talks
         self._failed_in_row = 0
         self._handoffs = itertools.count(1)
-        self._is_closed = False
+        self._has_ended = False
         loop = asyncio.get_running_loop()
         self._unsubscribe = runner.modes.subscribe(
             lambda change: loop.call_soon_threadsafe(self._mode_changed, change)
@@ -65,7 +65,7 @@ class Desk:
 
     def opened(self, number: int) -> None:
         """It begins to make a call."""
-        if number in self._errands or self._is_closed:
+        if number in self._errands or self._has_ended:
             return
         call_id = f"call_{self._session}_{number}"
         call = Call(call_id, self._session, self._tenant, number)
@@ -79,7 +79,7 @@ class Desk:
         """A call is whole, and runs as soon as it may. It replaces call `revises`, if not 0."""
         self.opened(number)
         one = self._errands.get(number)
-        if one is None or one.call.tool or one.unwanted or self._is_closed:
+        if one is None or one.call.tool or one.unwanted or self._has_ended:
             return
         call = one.call
         call.tool, call.arguments, call.confidence = tool, dict(arguments), confidence
@@ -146,10 +146,10 @@ class Desk:
         asked.refuse(approver)
         one.changed.set()
 
-    async def close(self) -> None:
-        """The session has ended. What has not begun does not; what writes is let end, and then
-        this returns."""
-        self._is_closed = True
+    def end(self) -> None:
+        """The session has ended. What has not begun does not; what writes is let end. Nothing is
+        delivered any more."""
+        self._has_ended = True
         for one in self._errands.values():
             if one.answer:
                 one.answer.cancel()
@@ -158,6 +158,9 @@ class Desk:
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             self._life.spawn(self._ledger.note(one, "undelivered", {}))
+
+    async def over(self) -> None:
+        """After the end: returns when nothing runs any more."""
         await self._life.over()
         self._unsubscribe()
 
@@ -170,7 +173,7 @@ class Desk:
 
     def _give(self, one: Errand, handoff: str) -> None:
         """The agent is given what a call brought: now, or when nobody talks."""
-        if self._is_closed:
+        if self._has_ended:
             self._life.spawn(self._ledger.note(one, "undelivered", {}))
             return
         self._waiting.append(one)
