@@ -31,7 +31,7 @@ test: setup ## every test that this machine can run
 	$(BIN)/python -m pytest
 
 test-clients: setup $(CLIENTS)/.duologue-setup ## the clients people already have, Node.js and a browser among them, against the real server
-	CLIENTS_PYTHON=$(CLIENTS)/bin/python $(BIN)/python -m pytest tests/test_clients.py
+	CLIENTS_PYTHON=$(CLIENTS)/bin/python $(BIN)/python -m pytest tests/test_clients.py tests/test_console.py
 
 lint: setup ## ruff and pyright
 	$(BIN)/ruff check .

@@ -8,6 +8,8 @@ import asyncio
 import gc
 import ipaddress
 import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -15,16 +17,21 @@ import hydra
 import uvicorn
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from starlette.applications import Starlette
 
 from serve.gateway.app import app_of
 from serve.gateway.connection import Connection
 from serve.gateway.engines import keep_running
 from serve.gateway.gateway import Gateway
+from serve.gateway.handoffs import Handoffs
 from serve.gateway.identity import Identity
 from serve.gateway.limits import Limits
 from serve.gateway.link import Link
 from serve.gateway.metrics import Metrics
 from serve.logs import log_as_json
+from serve.tools.runtime import ToolRuntime
+from serve.webhooks.settings import read_receivers
+from serve.webhooks.webhooks import Webhooks
 
 _MOST_MESSAGE = 2**22  # bytes; a minute of sound at once
 _PING_S = 20.0  # a client that does not answer so long is gone
@@ -55,36 +62,61 @@ async def serve(cfg: DictConfig) -> None:
     """Raises ValueError on what can't be."""
     if cfg.tenants is None and not ipaddress.ip_address(cfg.host).is_loopback:
         raise ValueError(f"host is {cfg.host}: without `tenants` it must be a loopback address")
-    identity = Identity(Path(cfg.tenants) if cfg.tenants else None)
-    metrics = Metrics()
-    with tempfile.TemporaryDirectory() as folder:
+    identity, metrics = Identity(Path(cfg.tenants) if cfg.tenants else None), Metrics()
+    async with AsyncExitStack() as ending:
+        tools = ToolRuntime(instantiate(cfg.tools))
+        ending.push_async_callback(tools.close)
+        await tools.open()
+        folder = ending.enter_context(tempfile.TemporaryDirectory())
         own = [f"ipc://{folder}/engine-{number}" for number in range(cfg.engines)]
-        addresses = [*cfg.addresses] or own
         gateway = Gateway(
             instantiate(cfg.gateway, _convert_="object"),
             instantiate(cfg.session, _convert_="object"),
-            Link(addresses, metrics),
+            Link([*cfg.addresses] or own, metrics),
             Limits(instantiate(cfg.limits)),
             metrics,
+            tools,
         )
-        config = uvicorn.Config(
-            app_of(gateway, identity), cfg.host, cfg.port,
-            log_config=None, access_log=False, server_header=False,
-            ws_max_size=_MOST_MESSAGE, ws_ping_interval=_PING_S, ws_ping_timeout=_PING_S,
-            http=gateway.hall.doors(), ws=Connection, ws_per_message_deflate=False,
-            timeout_graceful_shutdown=5,
-            ssl_certfile=cfg.tls.certificate, ssl_keyfile=cfg.tls.key,
-        )  # fmt: skip
-        running = [
-            asyncio.create_task(keep_running(address, _arguments(cfg, number)))
-            for number, address in enumerate(() if cfg.addresses else own)
-        ]
-        try:
-            await Server(config, gateway).serve()
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        handoffs = Handoffs(instantiate(cfg.handoff), gateway)
+        ending.push_async_callback(handoffs.close)
+        if cfg.webhooks.receivers:
+            webhooks = Webhooks(
+                read_receivers(Path(cfg.webhooks.receivers)), Path(cfg.webhooks.outbox)
+            )
+            await webhooks.open()
+            ending.push_async_callback(webhooks.close)
+            gateway.observe(webhooks.listener)
+        if not cfg.addresses:
+            await ending.enter_async_context(_engines(cfg, own))
+        await Server(
+            _uvicorn_config(cfg, gateway, app_of(gateway, identity, handoffs)), gateway
+        ).serve()
+
+
+@asynccontextmanager
+async def _engines(cfg: DictConfig, addresses: Sequence[str]) -> AsyncIterator[None]:
+    """Processes of its own, one at each address."""
+    running = [
+        asyncio.create_task(keep_running(address, _arguments(cfg, number)))
+        for number, address in enumerate(addresses)
+    ]
+    try:
+        yield
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def _uvicorn_config(cfg: DictConfig, gateway: Gateway, app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app, cfg.host, cfg.port,
+        log_config=None, access_log=False, server_header=False,
+        ws_max_size=_MOST_MESSAGE, ws_ping_interval=_PING_S, ws_ping_timeout=_PING_S,
+        http=gateway.hall.doors(), ws=Connection, ws_per_message_deflate=False,
+        timeout_graceful_shutdown=5,
+        ssl_certfile=cfg.tls.certificate, ssl_keyfile=cfg.tls.key,
+    )  # fmt: skip
 
 
 def _arguments(cfg: DictConfig, number: int) -> list[str]:

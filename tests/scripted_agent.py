@@ -2,11 +2,16 @@
 
 It hears loudness alone. Of a caller who is loud for a second it calls the first tool, while he is
 speaking; of what comes back, or of what it is told, it says a tone, a word every other frame; who
-is loud over it is given the floor.
+is loud over it is given the floor. Where its role is a `script`, it does what stands there instead:
+
+    {"script": [[10, "call", "book_demo", {"person": "anna"}], [40, "confirm", 1]]}
+
+a frame, an action, then a call's tool and arguments, or the number of the call that is meant.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +47,8 @@ class ScriptedSession:
     is_speaking: bool = False  # of what there is to say; begun in silence alone
     to_say: int = 0
     is_told: bool = False
+    script: list[list[Any]] = field(default_factory=list)
+    frames: int = 0
 
     @property
     def is_waiting(self) -> bool:
@@ -75,7 +82,10 @@ class ScriptedAgent:
         self, state: FakeState, row: int, system: str, tools: Sequence[Mapping[str, Any]], seed: int
     ) -> None:
         decodable_tools(tools)
-        self.sessions[row] = ScriptedSession(tools, [1] * len(system.split()))
+        session = ScriptedSession(tools, [1] * len(system.split()))
+        if system.startswith('{"script"'):
+            session.script = json.loads(system)["script"]
+        self.sessions[row] = session
 
     def give(self, state: FakeState, row: int, number: int, result: Mapping[str, Any]) -> None:
         session = self.sessions[row]
@@ -133,7 +143,11 @@ class ScriptedAgent:
                 said[place] = torch.from_numpy(_TONE)
                 agent_text[place] = self._word(session)
                 session.to_say -= 1
-            if session.loud == _CALL_FRAMES and not session.tools:
+            session.frames += 1
+            if session.script:
+                due = [step[1:] for step in session.script if step[0] == session.frames]
+                events += [event for step in due for event in _done(session, slot, *step)]
+            elif session.loud == _CALL_FRAMES and not session.tools:
                 session.to_say, session.is_told = ANSWER_FRAMES, False
             elif session.loud == _CALL_FRAMES and not session.is_open:
                 session.is_open, session.left = True, _BURST
@@ -159,3 +173,22 @@ class ScriptedAgent:
                 made = (tool["name"], dict.fromkeys(names, "48192"), 0.9)
                 events.append(ActionEvent(slot, "made", session.calls, "call", *made))
         return events
+
+
+def _done(
+    session: ScriptedSession,
+    slot: int,
+    action: str,
+    what: Any = "",
+    arguments: Mapping[str, Any] | None = None,
+) -> list[ActionEvent]:
+    """What a step of the script does, at once."""
+    if action in ("call", "revise"):
+        session.calls += 1
+        number, tool = session.calls, what
+    else:
+        number, tool = (0, "") if action == "handoff" else (what, "")
+    revises = session.calls - 1 if action == "revise" else 0
+    made = (action, tool, arguments or {}, 0.9, revises)
+    opened = ActionEvent(slot, "opened", number, action, "", {}, 1.0)
+    return [opened, ActionEvent(slot, "made", number, *made)]

@@ -40,7 +40,12 @@ def gateway(address: str, *overrides: str) -> Iterator[str]:
     """The server in front of engines that run already: `address` may be several, with commas."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "serve.run", f"port={port}", f"addresses=[{address}]"]
-    with subprocess.Popen([*command, *overrides], cwd=_TESTS.parent) as server:
+    with (
+        TemporaryDirectory() as folder,
+        subprocess.Popen(
+            [*command, f"tools.audit={folder}/audit.sqlite", *overrides], cwd=_TESTS.parent
+        ) as server,
+    ):
         try:
             _wait_for(f"{url}/readyz", server)
             yield url

@@ -29,7 +29,7 @@ CONF = yaml.safe_load((ROOT / "conf" / "serve.yaml").read_text())
 OBJECTS = {each["kind"]: each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").open())}
 POD = OBJECTS["Deployment"]["spec"]["template"]
 [CONTAINER] = POD["spec"]["containers"]
-DRAIN_S = CONF["gateway"]["drain_s"] + 10  # and the goodbyes of clients and engines behind it
+DRAIN_S = CONF["gateway"]["drain_s"] + 20  # and goodbyes of clients, tools, webhooks and engines
 
 
 def instructions(name: str) -> list[str]:
@@ -94,7 +94,7 @@ def test_image_starts_the_server_with_an_extra_that_there_is() -> None:
     [extra] = re.findall(r"'\.\[(\w+)\]'", CONTAINERFILE)
     assert extra in project["optional-dependencies"]
     [entry] = instructions("ENTRYPOINT")
-    assert {*overrides(json.loads(entry))} <= {*CONF}
+    assert {*overrides(json.loads(entry))} <= {*keys(CONF)}
     assert instructions("EXPOSE") == [str(CONF["port"])]
     assert instructions("USER") == [str(POD["spec"]["securityContext"]["runAsUser"])]
 
@@ -113,7 +113,7 @@ def test_image_asks_after_its_own_health() -> None:
 
 def test_unit_starts_the_server_and_lets_calls_end() -> None:
     [command] = re.findall("^ExecStart=(.+)$", UNIT, re.M)
-    assert {*overrides(shlex.split(command))} <= {*CONF}
+    assert {*overrides(shlex.split(command))} <= {*keys(CONF)}
     [stop_s] = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT, re.M)
     assert int(stop_s) > DRAIN_S
     assert "KillMode=mixed" in UNIT.splitlines()  # else its engines end before the calls do
@@ -203,6 +203,7 @@ def test_events_of_the_log_are_those_that_there_are() -> None:
 
 def test_the_tenants_of_the_manual_can_be_read(tmp_path: Path) -> None:
     [example] = re.findall(r"\n\n((?:    .*\n)*    tenants:\n(?:    .*\n)+)", OPERATIONS)
-    digest = "0" * 64
-    (tmp_path / "tenants.yaml").write_text(re.sub("'DIGEST[^']*'", f"'{digest}'", example))
+    digests = (f"'{number:064x}'" for number in range(9))
+    written = re.sub("'DIGEST[^']*'", lambda _: next(digests), example)
+    (tmp_path / "tenants.yaml").write_text(written)
     assert Identity(tmp_path / "tenants.yaml")

@@ -11,16 +11,18 @@ from serve.dialects.hydra import Hydra
 from serve.dialects.live import Live
 from serve.dialects.realtime import Realtime
 from serve.gateway.events import (
-    CallCancelled,
-    CallConfirmed,
-    CallMade,
-    CallOpened,
+    Approve,
     Configured,
-    HandedOff,
+    HandedBack,
     Problem,
+    Refuse,
     Settings,
     Started,
+    TakenOver,
+    ToolEvent,
 )
+from serve.tools.call import State
+from serve.tools.told import ConfirmationAsked, HandoffRequested, ToolChanged
 
 OPENINGS = {
     Realtime: {"type": "session.update", "session": {"type": "realtime"}},
@@ -56,30 +58,53 @@ def error_of(items: Iterable[Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("extensions", [False, True])
 def test_events_that_only_we_have_go_to_who_asked(protocol: Any, extensions: bool) -> None:
     dialect, _ = begun(protocol, extensions)
+    call = ToolChanged(
+        "call_2", 2, 1, "call_1", State.RUNNING, "find_room", {"beds": 2}, 0.8, "read", "key", 5.0,
+        "interrupt", False, True,
+    )  # fmt: skip
+    prompt = "find_room: beds 2"
+    asked = ConfirmationAsked("approval_2", "call_2", 2, 1, "abc", prompt, "voice", 9.0)
     events = [
-        CallOpened("call_2", 1),
-        CallMade("call_2", 2, "find_room", {}, 0.8, supersedes="call_1"),
-        CallMade("call_3", 3, "find_room", {}, 0.9),
-        CallConfirmed("call_2", 4),
-        CallCancelled("call_3", 5),
-        HandedOff(6, {"reason": "angry"}),
+        ToolEvent(1, call),
+        ToolEvent(2, asked),
+        ToolEvent(3, HandoffRequested("handoff_1", "requested", 0.9, "nothing")),
+        TakenOver(4, "ann"),
+        HandedBack(5, "ann"),
     ]
     told = [message for event in events for message in messages(dialect.told(event))]
     assert len({message["event_id"] for message in told}) == len(told)
     ours = [message for message in told if message["type"].startswith("duologue.")]
     for message in ours:
         del message["event_id"]
-    made = {"type": "duologue.call.made"}
-    superseded = {"type": "duologue.call.superseded", "superseded_by": "call_2"}
     assert ours == extensions * [
-        {"type": "duologue.call.opened", "call_id": "call_2", "at_ms": 80},
-        {**made, "call_id": "call_2", "at_ms": 160, "confidence": 0.8, "supersedes": "call_1"},
-        {**superseded, "call_id": "call_1", "at_ms": 160},
-        {**made, "call_id": "call_3", "at_ms": 240, "confidence": 0.9, "supersedes": ""},
-        {"type": "duologue.call.confirmed", "call_id": "call_2", "at_ms": 320},
-        {"type": "duologue.call.cancelled", "call_id": "call_3", "at_ms": 400},
-        {"type": "duologue.handoff", "arguments": {"reason": "angry"}, "at_ms": 480},
-    ]
+        {
+            "type": "duologue.tool.call", "at_ms": 80, "call_id": "call_2", "revision": 1,
+            "supersedes": "call_1", "state": "running", "tool": "find_room",
+            "arguments": {"beds": 2}, "confidence": 0.8, "effect": "read",
+            "idempotency_key": "key", "deadline_ms": 5000, "delivery": "interrupt",
+            "is_client_run": False, "is_wanted": True, "result": None, "reason": "",
+        },
+        {
+            "type": "duologue.tool.confirm.request", "at_ms": 160, "approval_id": "approval_2",
+            "call_id": "call_2", "revision": 1, "args_sha256": "abc",
+            "prompt": "find_room: beds 2", "method": "voice", "expires_at": 9.0,
+        },
+        {
+            "type": "duologue.handoff.requested", "at_ms": 240, "handoff_id": "handoff_1",
+            "reason": "requested", "confidence": 0.9, "summary": "nothing",
+        },
+        {"type": "duologue.handoff.accepted", "at_ms": 320, "operator": "ann"},
+        {"type": "duologue.handoff.ended", "at_ms": 400, "operator": "ann"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_yes", [True, False])
+def test_a_callers_word_is_taken(protocol: Any, is_yes: bool) -> None:
+    dialect, _ = begun(protocol, extensions=True)
+    word = {"type": "duologue.tool.confirm.response", "approval_id": "a1", "approve": is_yes}
+    assert [*dialect.received(json.dumps(word))] == [Approve("a1") if is_yes else Refuse("a1")]
+    error = error_of(dialect.received(json.dumps({**word, "approve": "perhaps"})))
+    assert error["param"] == "approve"
 
 
 def test_who_asked_may_come_back(protocol: Any) -> None:
@@ -103,6 +128,8 @@ def test_who_asked_may_come_back(protocol: Any) -> None:
         ("format_is_fixed", "invalid_request_error"),
         ("invalid_tools", "invalid_request_error"),
         ("unknown_call", "invalid_request_error"),
+        ("unknown_approval", "invalid_request_error"),
+        ("not_approved", "invalid_request_error"),
     ],
 )
 def test_a_problem_is_of_a_type(protocol: Any, code: str, type: str) -> None:

@@ -539,6 +539,23 @@ def test_push_to_talk_is_committed_by_the_client():
         "conversation.item.input_audio_transcription.completed",
     ]
     assert found[-1]["transcript"] == "hello"
+    client.hear("nobody")
+    assert types(client.send("input_audio_buffer.commit")) == ["error"]
+
+
+def test_what_is_heard_over_webrtc_can_be_committed():
+    """Its sound does not come in messages."""
+    push_to_talk = {"audio": {"input": {"turn_detection": None}}}
+    client = Client(sends_audio=False, **push_to_talk)
+    for _ in range(2):
+        error = error_of(client.send("input_audio_buffer.commit"))
+        assert error["code"] == "input_audio_buffer_commit_empty"
+        assert client.hear("user", 5, user="hello") + client.hear("nobody", 9) == []
+        found = client.send("input_audio_buffer.commit")
+        assert types(found)[0] == "input_audio_buffer.committed"
+        assert found[-1]["transcript"] == "hello"
+    client.hear("nobody")
+    client.send("input_audio_buffer.clear")
     assert types(client.send("input_audio_buffer.commit")) == ["error"]
 
 

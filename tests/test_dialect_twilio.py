@@ -14,6 +14,7 @@ from serve.gateway.events import (
     HangUp,
     Heard,
     Note,
+    PressKey,
     Problem,
     Say,
 )
@@ -103,6 +104,7 @@ def test_a_call_is_configured_by_its_parameters() -> None:
     assert received(twilio, START) == [Configure(instructions="Be brief.", voice="anna")]
     assert twilio.opening == Configure(input_format=TELEPHONE, output_format=TELEPHONE)
     assert twilio.parameters == START["start"]["customParameters"]
+    assert twilio.call_sid == "CA59"
 
 
 def test_the_agent_is_told_of_other_parameters_but_not_of_the_token() -> None:
@@ -120,7 +122,7 @@ def test_what_the_caller_does() -> None:
     assert received(twilio, media(b"\xff", track="outbound")) == []
     pressed = {"event": "dtmf", "streamSid": "MZ18", "dtmf": {"track": "inbound_track"}}
     pressed["dtmf"]["digit"] = "5"
-    assert received(twilio, pressed) == [Note("The caller pressed 5.")]
+    assert received(twilio, pressed) == [PressKey("5")]
     stop = {"event": "stop", "streamSid": "MZ18", "stop": {"accountSid": "AC51"}}
     assert received(twilio, stop) == [HangUp()]
 

@@ -151,6 +151,49 @@ def test_a_server_that_is_full_says_when_to_come_again(url: str) -> None:
         caller.until("session.created")
 
 
+def turned_away(url: str, key: str = "x") -> tuple[dict[str, Any], ConnectionClosed]:
+    """What a client of Hydra's is told for whom there is no session, and how his socket closes."""
+    with client(url, "/waves/v1/s2s", key) as caller:
+        error = json.loads(caller.socket.recv(20))["error"]
+        with pytest.raises(ConnectionClosed) as closed:
+            caller.socket.recv(20)
+    return error, closed.value
+
+
+def test_hydras_clients_are_told_inside_that_a_server_is_full(url: str) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(client(url, "/waves/v1/s2s")).until("session.created")
+        host, port = url.removeprefix("http://").split(":")
+        crowd = [
+            stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(40)
+        ]
+        for one in crowd:  # more than may ask at once: the others wait to be told
+            one.sendall(
+                b"GET /waves/v1/s2s HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\n"
+                b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+        for one in crowd:
+            one.settimeout(20)
+            told = b""
+            while not told.endswith(b"\x03\xf5server_full"):  # 1013
+                some = one.recv(4096)
+                assert some
+                told += some
+            assert told.startswith(b"HTTP/1.1 101 ")
+        error, closed = turned_away(url)
+        assert (error["code"], error["type"]) == ("server_full", "server_error")
+        assert error["retry_after_s"] > 0
+        assert closed.rcvd
+        assert closed.rcvd.code == 1013
+        with pytest.raises(InvalidStatus) as refused, client(url):
+            pass
+        assert status_of(refused) == (503, "at_capacity")
+    with client(url, "/waves/v1/s2s") as caller:  # there is room again
+        caller.until("session.created")
+
+
 @pytest.mark.parametrize("path", ["/v1/realtime", "/v1/live/sessions", "/waves/v1/s2s"])
 def test_a_model_is_looked_up(url: str, path: str) -> None:
     with pytest.raises(InvalidStatus) as refused, client(url, path, model="../../etc/passwd"):
@@ -165,6 +208,19 @@ def test_a_page_of_another_site_may_not_call(url: str) -> None:
     assert status_of(refused) == (403, "origin_not_allowed")
     with connect(address, origin=url):  # pyright: ignore[reportArgumentType]
         pass
+
+
+def test_a_page_whose_name_leads_here_may_not_call_without_a_key(url: str) -> None:
+    port = url.rpartition(":")[2]
+    name = f"evil.example:{port}"
+    with socket.create_connection(("127.0.0.1", int(port))) as one:
+        one.sendall(
+            f"GET /v1/realtime HTTP/1.1\r\nHost: {name}\r\nOrigin: http://{name}\r\n"
+            "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        assert one.recv(4096).startswith(b"HTTP/1.1 403 ")
 
 
 def test_browsers_bring_their_key_as_a_subprotocol(tenants: Path) -> None:
@@ -217,6 +273,7 @@ def test_a_tenant_has_so_many_sessions(tenants: Path) -> None:
         with pytest.raises(InvalidStatus) as refused, client(url, "/v1/realtime", KEYS["shop"]):
             pass
         assert status_of(refused) == (429, "too_many_sessions")
+        assert turned_away(url, KEYS["shop"])[0]["code"] == "server_full"
         with client(url, "/v1/realtime", KEYS["bank"]):
             pass
 

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from serve.gateway.identity import _MOST_SECRETS, LOCAL, Client, Identity, Unauthorized
+from serve.gateway.identity import (
+    _MOST_SECRETS,
+    LOCAL,
+    LOCAL_OPERATOR,
+    Client,
+    Identity,
+    Operator,
+    Unauthorized,
+)
 from serve.gateway.limits import Allowance, OverLimit, Tenant
 
 LOOPBACK = ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"]
@@ -22,6 +30,9 @@ tenants:
     allowance: {{sessions: 8, events_per_second: 50}}
   - name: bank
     keys: ["{digest("sk_bank")}"]
+operators:
+  - {{name: ann, keys: ["{digest("sk_ann")}", "{digest("sk_ann_too")}"], method: supervisor}}
+  - {{name: bank, keys: ["{digest("sk_ben")}"], method: console}}  # a tenant may be named alike
 """
 SHOP = Tenant("shop", Allowance(sessions=8, events_per_second=50))
 
@@ -67,6 +78,7 @@ def test_a_key_says_whose_client_it_is(identity, credential):
         "Bearer SK_SHOP",
         "Basic sk_shop",
         "Bearer " + digest("sk_shop"),
+        "sk_ann",
         "ek_",
         "Bearer ek_unknown",
         "\ud800\0",
@@ -79,10 +91,42 @@ def test_others_are_refused_and_not_told_why(identity, credential, address):
         identity.of(credential, address)
 
 
+@pytest.mark.parametrize("credential", ["Bearer sk_ann", "sk_ann", "bearer sk_ann_too"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "203.0.113.9"])
+def test_a_key_says_which_operator_it_is(identity, credential, address):
+    assert identity.operator(credential, address) == Operator("ann", "supervisor")
+    assert identity.operator("sk_ben", address) == Operator("bank", "console")
+    assert identity.operator("sk_ben", address).actor == "operator:bank"
+
+
+@pytest.mark.parametrize("credential", [None, "", "Bearer sk_shop", "sk_an", "ek_", "a" * 1000])
+@pytest.mark.parametrize("address", ["127.0.0.1", "203.0.113.9"])
+def test_others_are_no_operators_and_not_told_why(identity, credential, address):
+    with pytest.raises(Unauthorized, match=r"^the key is missing, wrong or expired$"):
+        identity.operator(credential, address)
+
+
+def test_a_client_secret_is_no_operators(identity, clock):
+    local = Identity(None, clock)
+    for known in (identity, local):
+        made = known.mint(Client(LOCAL), {})
+        with pytest.raises(Unauthorized):
+            known.operator(made.value, "127.0.0.1")
+
+
+@pytest.mark.parametrize("credential", [None, "sk_shop"])
+def test_a_file_without_operators_has_none(tmp_path, clock, credential):
+    path = tmp_path / "tenants.yaml"
+    path.write_text(FILE.split("operators:")[0])
+    with pytest.raises(Unauthorized):
+        Identity(path, clock).operator(credential, "127.0.0.1")
+
+
 @pytest.mark.parametrize("address", LOOPBACK)
 @pytest.mark.parametrize("credential", [None, "", "Bearer anything"])
 def test_without_a_file_who_is_here_is_local(clock, address, credential):
     assert Identity(None, clock).of(credential, address) == Client(LOCAL)
+    assert Identity(None, clock).operator(credential, address) == LOCAL_OPERATOR
 
 
 @pytest.mark.parametrize(
@@ -92,6 +136,8 @@ def test_without_a_file_who_is_here_is_local(clock, address, credential):
 def test_without_a_file_who_is_elsewhere_is_nobody(clock, address, credential):
     with pytest.raises(Unauthorized):
         Identity(None, clock).of(credential, address)
+    with pytest.raises(Unauthorized):
+        Identity(None, clock).operator(credential, address)
 
 
 def test_a_client_secret_lets_in_with_its_session_until_it_expires(identity, clock):
@@ -166,6 +212,13 @@ def test_a_tenant_has_so_many_secrets_and_others_theirs(identity, clock):
         ),
         ("tenants: [{name: a, keys: []}, {name: a, keys: []}]", r"`\$.tenants\[1\].name` a"),
         (FILE.replace(digest("sk_bank"), digest("sk_shop")), r"`\$.tenants\[1\].keys\[0\]`.*shop"),
+        ('tenants: [{name: "a\\n", keys: []}]', r"at `\$.tenants\[0\].name`"),
+        (FILE.replace(digest("sk_ben"), digest("sk_shop")), r"`\$.operators\[1\].keys\[0\]`.*shop"),
+        (FILE.replace(digest("sk_ben"), digest("sk_ann")), r"`\$.operators\[1\].keys\[0\]`.*ann"),
+        (FILE.replace("{name: bank", "{name: ann"), r"`\$.operators\[1\].name` ann"),
+        (FILE.replace("method: console", "method: voice"), r"at `\$.operators\[1\].method`"),
+        (FILE.replace(", method: console", ""), r"missing required field `method`"),
+        (FILE.replace("method: console", "method: console, admin: 1"), r"unknown field `admin`"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_named(tmp_path, text, what):

@@ -23,20 +23,31 @@ from serve.dialects import (
     twilio,
 )
 from serve.dialects.dialect import CLOSE_CODES, Dialect, Send
+from serve.dialects.writing import fields_of
 from serve.gateway.events import (
     CallCancelled,
-    CallConfirmed,
     CallMade,
-    CallOpened,
     Configure,
     Configured,
     Ended,
     Event,
-    HandedOff,
+    HandedBack,
     Heard,
     Problem,
     Settings,
     Started,
+    TakenOver,
+    ToolEvent,
+)
+from serve.gateway.page import PageMessage
+from serve.tools.call import State
+from serve.tools.told import (
+    ConfirmationAsked,
+    HandoffFailed,
+    HandoffRequested,
+    ModeChanged,
+    ResultGiven,
+    ToolChanged,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,9 +73,21 @@ SOURCES = {
 }
 CODE_USERS = {"ClientError", "Refusal", "Problem", "AtCapacity", "OverLimit", "_refuse"}
 EVENT_MAKERS = {"event", "_event", "_part_event", "_say"}
-ROUTE_MAKERS = {"Route", "WebSocketRoute", "_post"}
+ROUTE_MAKERS = {"Route", "WebSocketRoute", "_post", "Mount"}
+OPERATORS = "The operator API"
 AUDIO = "AAAA"
 CALL = CallMade("call_1", 0, "find", {"what": "it"}, 0.9)
+TOLD = (
+    ToolChanged(
+        "call_1", 1, 0, "", State.RUNNING, "find", {"what": "it"}, 0.9, "read", "key", 5.0,
+        "interrupt", False, True,
+    ),
+    ConfirmationAsked("approval_1", "call_1", 1, 0, "abc", "find: what it", "voice", 9.0),
+    ResultGiven("call_1", 0, "interrupt"),
+    HandoffRequested("handoff_1", "requested", 0.9, "nothing"),
+    HandoffFailed("handoff_1", "nobody is there"),
+    ModeChanged("all", "off", "operator:ann"),
+)  # fmt: skip
 
 
 # The document
@@ -174,9 +197,9 @@ class Tour:
         self.hear(20, "nobody")
 
     def act(self) -> None:
-        self.tell(CallOpened("call_1", 0), CALL, CallConfirmed("call_1", 0))
-        self.tell(CallMade("call_2", 0, "find", {}, 0.9, supersedes="call_1"))
-        self.tell(CallCancelled("call_2", 0), HandedOff(0, {"reason": "asked"}))
+        self.tell(CALL, CallMade("call_2", 0, "find", {}, 0.9, supersedes="call_1"))
+        self.tell(CallCancelled("call_2", 0), *(ToolEvent(0, told) for told in TOLD))
+        self.tell(TakenOver(0, "ann"), HandedBack(0, "ann"))
         self.tell(Problem("too_long", "text has 9 letters: at most 8", "text"))
 
     def _note(self, item: object) -> None:
@@ -278,6 +301,8 @@ def tour(request: pytest.FixtureRequest) -> tuple[str, Tour]:
 def test_client_messages_are_those_that_are_decoded(protocol: str) -> None:
     structs = {str(one.__struct_config__.tag): one for one in get_args(CLIENT_MESSAGES[protocol])}
     told = table(protocol, "Client messages", "message")
+    if protocol != "Twilio":
+        told |= table("Extensions", "", "client message")
     assert {*told} == {*structs}
     for tag, struct in structs.items():
         assert {*struct.__struct_fields__} - {"event_id"} <= words(told[tag]), tag
@@ -285,7 +310,7 @@ def test_client_messages_are_those_that_are_decoded(protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", CLIENT_MESSAGES)
 def test_fields_of_clients_are_all_named(protocol: str) -> None:
-    known = words(section(protocol))
+    known = words(section(protocol)) | words(section("Extensions"))
     for module in MODULES[protocol]:
         for struct in vars(module).values():
             if not isinstance(struct, type) or not issubclass(struct, msgspec.Struct):
@@ -330,7 +355,8 @@ def test_no_event_in_the_source_is_left_out(protocol: str) -> None:
 def test_codes_are_those_that_are_used(where: str) -> None:
     used = {code for tree in trees(SOURCES[where]) for code in codes(tree)}
     if where == "In common":
-        told = {*table(where, "Refused", "code"), *table(where, "Problems", "code")}
+        places = ((where, "Refused"), (where, "Problems"), (OPERATORS, "Errors"))
+        told = {code for place in places for code in table(*place, "code")}
         used |= {"at_capacity"}  # the engine's own, told as it is
     else:
         told = {*table(where, "Errors", "code")}
@@ -345,14 +371,38 @@ def test_ends_are_those_that_there_are() -> None:
     assert {reason: int(row.split("|")[1]) for reason, row in told.items()} == CLOSE_CODES
 
 
-def test_addresses_are_those_that_are_routed() -> None:
+@pytest.mark.parametrize(("where", "module"), [("In common", "app"), (OPERATORS, "operators")])
+def test_addresses_are_those_that_are_routed(where: str, module: str) -> None:
     routed = {
         text.replace("\\", "")
-        for tree in trees("serve/gateway/app.py")
+        for tree in trees(f"serve/gateway/{module}.py")
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ROUTE_MAKERS
         for text in strings(node.args[0])
     }
-    assert {*table("In common", "Addresses", "path")} == routed
-    posts = {name.removeprefix("POST ") for name in table("WebRTC", "", "request")}
-    assert posts <= routed
+    assert {*table(where, "Addresses", "path")} == routed
+    if where == "In common":
+        posts = {name.removeprefix("POST ") for name in table("WebRTC", "", "request")}
+        assert posts <= routed
+
+
+def test_operators_messages_are_those_that_are_decoded() -> None:
+    structs = {str(one.__struct_config__.tag): one for one in get_args(PageMessage)}
+    told = table(OPERATORS, "What a page sends", "message")
+    assert {*told} == {*structs}
+    for tag, struct in structs.items():
+        assert {*struct.__struct_fields__} <= words(told[tag]), tag
+
+
+def test_what_a_page_is_told_is_what_is_sent() -> None:
+    """tests/test_operators.py says the same of the fields."""
+    files = ("serve/gateway/feed.py", "serve/gateway/page.py")
+    calls = [node for name in files for tree in trees(name) for node in ast.walk(tree)]
+    sent = {
+        kind.replace("\\", "")
+        for call in calls
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ("self._tell", "written")
+        for kind in strings(call.args[0])
+    }
+    sent |= {fields_of(told)[0] for told in TOLD}
+    assert {*table(OPERATORS, "What a page is told", "message")} == sent

@@ -37,6 +37,7 @@ from serve.gateway.rtc_doors import _offered
 from serve.gateway.session import Session, SessionConfig
 from serve.gateway.socket import ClientSocket
 from serve.gateway.webrtc import Peer, SoundApart, Voice, _InOrder
+from serve.tools.runtime import ToolRuntime, ToolsConfig
 
 SESSION = {"type": "realtime", "tools": [TOOL]}
 FRAME = (np.sin(np.arange(1920) / 5) * 8000).astype("<i2").tobytes()
@@ -198,6 +199,23 @@ def test_a_call_over_webrtc(url: str) -> None:
             told = [event["type"] for event in await one.until("output_audio_buffer.stopped")]
             assert "response.output_audio_transcript.delta" in told
             assert "response.output_audio.delta" not in told
+
+    run(test())
+
+
+def test_push_to_talk_over_webrtc(url: str) -> None:
+    async def test() -> None:
+        async with caller(url) as one:
+            await one.until("session.created")
+            asked = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+            one.send("session.update", session=asked)
+            await one.until("session.updated")
+            one.microphone.is_loud = True
+            told = {"type": "error"}
+            while told["type"] == "error":  # until a frame of his was heard
+                one.send("input_audio_buffer.commit")
+                told = await one.events.get()
+            assert told["type"] == "input_audio_buffer.committed"
 
     run(test())
 
@@ -407,7 +425,7 @@ def test_an_offer_comes_alone_or_in_a_form(filename: str) -> None:
     assert refused.value.status == 400
 
 
-def test_whose_session_has_ended_before_he_listens_is_told() -> None:
+def test_whose_session_has_ended_before_he_listens_is_told(tmp_path: Path) -> None:
     class Deaf:
         closed: tuple[int, str] | None = None
 
@@ -422,11 +440,14 @@ def test_whose_session_has_ended_before_he_listens_is_told() -> None:
 
     async def test() -> None:
         metrics, channel = Metrics(), Deaf()
-        session = Session("s", "t", 0, Link([], metrics), SessionConfig(), metrics)
+        tools = ToolRuntime(ToolsConfig(audit=str(tmp_path / "audit.sqlite")))
+        about = ("local", Link([], metrics), SessionConfig(), metrics, tools)
+        session = Session("s", "t", 0, *about)
         session.end("server_ends")
         dialect = Realtime("m", None, False)
         await ClientSocket(channel, dialect, session, lambda size_bytes: 0.0, metrics).run()
         assert channel.closed is not None
+        await tools.close()
         assert channel.closed[1] == "server_ends"
 
     run(test())

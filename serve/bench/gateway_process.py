@@ -40,7 +40,8 @@ class GatewayProcess:
         self.port = free_port()
         self._log = Path(self._folder.name, "log")
         address = f"ipc://{self._folder.name}/engine"
-        given = settings | {"port": self.port, "addresses": f"[{address}]"}
+        given: dict[str, object] = {"tools.audit": Path(self._folder.name, "audit.sqlite")}
+        given |= settings | {"port": self.port, "addresses": f"[{address}]"}
         if tenants:
             given["tenants"] = _written(tenants, Path(self._folder.name, "tenants.yaml"))
         self._engine_command = [sys.executable, "-m", "serve.bench.stand_in"]

@@ -30,6 +30,8 @@ from serve.engine.messages import (
     Resume,
 )
 
+LOOK_UP = "look_up"  # a tool that is told when its call was made
+
 _STAMP = struct.Struct("<idd")
 _ROUND = 100  # frames; in them the agent has the floor, then the caller, then nobody
 _AGENTS, _USERS = 70, 85
@@ -103,8 +105,10 @@ def _scripted(frame: Frame, tool: str, came_s: float) -> list[Reply]:
     if not tool or frame.number % _CALL_EACH:
         return [heard]
     call = 1 + frame.number // _CALL_EACH
-    opened = Acted(frame.session, frame.number, "opened", call, "call", tool, {}, 0.9)
-    return [heard, opened, msgspec.structs.replace(opened, kind="made")]
+    opened = Acted(frame.session, frame.number, "opened", call, "call", "", {}, 0.9)
+    given = {"made_s": time.monotonic()} if tool == LOOK_UP else {}
+    made = msgspec.structs.replace(opened, kind="made", tool=tool, arguments=given)
+    return [heard, opened, made]
 
 
 def _heard(

@@ -24,7 +24,7 @@ from serve.dialects.hydra_events import (
     SessionUpdate,
     decoded,
 )
-from serve.dialects.reading import note_of
+from serve.dialects.reading import ConfirmResponse, note_of
 from serve.dialects.writing import Refusal, Writer, sent
 from serve.gateway.audio import AudioFormat
 from serve.gateway.events import (
@@ -99,6 +99,8 @@ class Hydra:
                 yield Say(audio)
             case ItemCreate(item):
                 yield from self._create_item(item)
+            case ConfirmResponse():
+                yield message.as_command
             case ResponseCreate():
                 yield from self._conversation.answer()
             case ResponseCancel(response_id):
@@ -152,3 +154,8 @@ class Hydra:
         retry_after_s = problem.retry_after_s
         refusal = Refusal(problem.code, problem.message, param, retry_after_s=retry_after_s)
         return self._writer.error(refusal)
+
+
+def no_room(why: str, retry_after_s: float) -> Send:
+    """What a client is told who is let in for nothing else: there is no session for him."""
+    return Writer(False).error(Refusal("server_full", why, retry_after_s=retry_after_s))

@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from serve.dialects.reading import Audio, Fault, Function, Id, Message, ShortText, Text, read
+from serve.dialects.reading import (
+    Audio,
+    ConfirmResponse,
+    Fault,
+    Function,
+    Id,
+    Message,
+    ShortText,
+    Text,
+    read,
+)
 from serve.dialects.writing import Refusal
 
 _Name = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -111,6 +121,7 @@ ClientMessage = (
     | ItemCreate
     | ResponseCreate
     | ResponseCancel
+    | ConfirmResponse
 )
 
 

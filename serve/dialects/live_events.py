@@ -9,7 +9,16 @@ import msgspec
 from msgspec import Meta
 
 from serve.dialects.live_config import SessionChange, SessionConfig, TextPart
-from serve.dialects.reading import Audio, Fault, Id, Message, ShortText, Text, read
+from serve.dialects.reading import (
+    Audio,
+    ConfirmResponse,
+    Fault,
+    Id,
+    Message,
+    ShortText,
+    Text,
+    read,
+)
 from serve.dialects.writing import Refusal
 
 
@@ -108,6 +117,7 @@ ClientMessage = (
     | ResponseItemCreate
     | ResponseCreate
     | SessionClose
+    | ConfirmResponse
 )
 
 

@@ -46,7 +46,7 @@ from serve.dialects.live_objects import (
     response_events,
     session_config,
 )
-from serve.dialects.reading import note_of
+from serve.dialects.reading import ConfirmResponse, note_of
 from serve.dialects.writing import Refusal, Writer, sent
 from serve.gateway.audio import AudioFormat
 from serve.gateway.events import (
@@ -135,6 +135,8 @@ class LiveSideband:
                 yield note_of(item.role, item.text)
             case ResponseCreate():
                 yield from self._continue()
+            case ConfirmResponse():
+                yield message.as_command
             case SessionClose():
                 self._close_id = message.event_id
                 yield HangUp()

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from serve.gateway.audio import AudioFormat
-from serve.gateway.events import Note
+from serve.gateway.events import Approve, Note, Refuse
 
 _LEVELS = 32  # of what a client may nest
 _QUOTE_LENGTH = 500  # of a fault's message, which quotes what was wrong
@@ -36,6 +36,18 @@ class Message(msgspec.Struct, tag_field="type", kw_only=True):
     def type(self) -> str:
         """What kind of message it is."""
         return str(self.__struct_config__.tag)
+
+
+class ConfirmResponse(Message, tag="duologue.tool.confirm.response"):
+    """A caller's word on what waits for it, in any protocol."""
+
+    approval_id: Id
+    approve: bool
+
+    @property
+    def as_command(self) -> Approve | Refuse:
+        """The same as the gateway has it."""
+        return (Approve if self.approve else Refuse)(self.approval_id)
 
 
 class Function(msgspec.Struct):

@@ -17,7 +17,7 @@ from serve.dialects.islands import (
     Islands,
     IslandText,
 )
-from serve.dialects.reading import note_of
+from serve.dialects.reading import ConfirmResponse, note_of
 from serve.dialects.realtime_agent import AgentTurns
 from serve.dialects.realtime_caller import CallerTurns
 from serve.dialects.realtime_events import ClientError
@@ -63,6 +63,7 @@ class Realtime:
         self._islands = Islands()
         self._caller = CallerTurns(self._writer, self._items)
         self._agent = AgentTurns(self._writer, self._items, self._islands, sends_audio)
+        self._hears_apart = not sends_audio
         self._has_heard = False
         self._calls: dict[str, Literal["here", "earlier"]] = {}  # where each call_id was made
         self.opening = self._change(events.session_of(dict(session or {})))
@@ -135,6 +136,8 @@ class Realtime:
                 yield from self._nudge(message.response or events.ResponseWish())
             case events.ResponseCancel():
                 yield from self._agent.cancel(message.response_id)
+            case ConfirmResponse():
+                yield message.as_command
             case _:
                 assert_never(message)
 
@@ -198,6 +201,8 @@ class Realtime:
     # What a client is told.
 
     def _hear(self, frame: Heard) -> Iterator[Send]:
+        if self._hears_apart:
+            self._caller.append()
         for happening in self._islands.heard(frame):
             if isinstance(happening, IslandOpened | IslandText | IslandAudio | IslandClosed):
                 yield from self._agent.tell(happening)

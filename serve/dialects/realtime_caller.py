@@ -36,7 +36,7 @@ class CallerTurns:
         self._has_audio = False
 
     def append(self) -> None:
-        """The client has sent sound."""
+        """The client has sent sound, in a message or another way."""
         self._has_audio = True
 
     def clear(self) -> Iterator[Send]:

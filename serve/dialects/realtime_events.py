@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from serve.dialects.reading import (
+    ConfirmResponse,
     Fault,
     Format,
     Function,
@@ -207,6 +208,7 @@ ClientMessage = (
     | ItemDelete
     | ResponseCreate
     | ResponseCancel
+    | ConfirmResponse
 )
 
 

@@ -28,6 +28,7 @@ from serve.gateway.events import (
     HangUp,
     Heard,
     Note,
+    PressKey,
     Say,
 )
 
@@ -48,6 +49,7 @@ class _Format(msgspec.Struct, rename="camel", frozen=True):
 
 class _Stream(msgspec.Struct, rename="camel"):
     stream_sid: _Name
+    call_sid: _Name = ""
     media_format: _Format = _Format()
     custom_parameters: Annotated[dict[_Name, _ParameterText], Meta(max_length=32)] = {}
 
@@ -100,12 +102,13 @@ _decoder = msgspec.json.Decoder(_Message)
 class Twilio:
     """A telephone call. `parameters` are the `<Parameter>`s of the TwiML, and None until Twilio has
     sent them: `token` says who calls, `instructions` and `voice` set the session, and whatever else
-    there is the agent is told of."""
+    there is the agent is told of. `call_sid` is the call's name at Twilio."""
 
     opening = Configure(input_format=TELEPHONE, output_format=TELEPHONE)
 
     def __init__(self) -> None:
         self.parameters: Mapping[str, str] | None = None
+        self.call_sid = ""
         self._stream_sid = ""
         self._is_sending = False
         self._is_cleared = False  # the rest of what was cleared is still being said
@@ -130,7 +133,7 @@ class Twilio:
             case MediaMessage(media) if media.track == "inbound":
                 yield Say(media.payload)
             case KeyMessage(dtmf):
-                yield Note(f"The caller pressed {dtmf.digit}.")
+                yield PressKey(dtmf.digit)
             case MarkMessage(mark) if mark.name == self._open_mark:
                 self._open_mark = ""
             case StopMessage():
@@ -148,7 +151,7 @@ class Twilio:
         if stream.media_format != _Format():
             yield Disconnect(1003, "start.mediaFormat is not audio/x-mulaw, 8000 Hz, 1 channel")
             return
-        self._stream_sid = stream.stream_sid
+        self._stream_sid, self.call_sid = stream.stream_sid, stream.call_sid
         self.parameters = stream.custom_parameters
         yield Configure(
             instructions=self.parameters.get("instructions"),

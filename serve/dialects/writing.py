@@ -8,17 +8,26 @@ import msgspec
 
 from model.frame import FRAME_MS
 from serve.dialects.dialect import Send
-from serve.gateway.events import (
-    CallCancelled,
-    CallConfirmed,
-    CallMade,
-    CallOpened,
-    Event,
-    HandedOff,
-    Started,
+from serve.gateway.events import Event, HandedBack, Started, TakenOver, ToolEvent
+from serve.tools.told import (
+    ConfirmationAsked,
+    HandoffFailed,
+    HandoffRequested,
+    ModeChanged,
+    ResultGiven,
+    Told,
+    ToolChanged,
 )
 
-_ERROR_TYPES = {"rate_limit_exceeded": "rate_limit_error", "not_taken": "server_error"}
+_TOOL_FIELDS = (
+    "call_id", "revision", "supersedes", "state", "tool", "arguments", "confidence", "effect",
+    "delivery", "is_client_run", "is_wanted", "result", "reason",
+)  # fmt: skip
+_ERROR_TYPES = {
+    "rate_limit_exceeded": "rate_limit_error",
+    "not_taken": "server_error",
+    "server_full": "server_error",
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class Writer:
         """The messages that only we have of an event."""
         if self._has_extensions:
             for what, number, fields in _extensions_of(event):
-                at = {"at_ms": number * FRAME_MS}
+                at = {"at_ms": max(number, 0) * FRAME_MS}
                 yield self.message(f"duologue.{what}", **at, **fields)
 
 
@@ -94,16 +103,30 @@ def sent(message: dict[str, Any]) -> Send:
 def _extensions_of(event: Event) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Each one's type, frame and fields."""
     match event:
-        case CallOpened(call_id, number):
-            yield "call.opened", number, {"call_id": call_id}
-        case CallMade(call_id, number, confidence=confidence, supersedes=old_id):
-            about = {"confidence": confidence, "supersedes": old_id}
-            yield "call.made", number, {"call_id": call_id, **about}
-            if old_id:
-                yield "call.superseded", number, {"call_id": old_id, "superseded_by": call_id}
-        case CallCancelled(call_id, number):
-            yield "call.cancelled", number, {"call_id": call_id}
-        case CallConfirmed(call_id, number):
-            yield "call.confirmed", number, {"call_id": call_id}
-        case HandedOff(number, arguments):
-            yield "handoff", number, {"arguments": arguments}
+        case ToolEvent(number, told):
+            kind, fields = fields_of(told)
+            yield kind, number, fields
+        case TakenOver(number, operator):
+            yield "handoff.accepted", number, {"operator": operator}
+        case HandedBack(number, operator):
+            yield "handoff.ended", number, {"operator": operator}
+
+
+def fields_of(told: Told) -> tuple[str, dict[str, Any]]:
+    """What a desk tells, as a message's kind and fields."""
+    match told:
+        case ToolChanged():
+            fields = {name: getattr(told, name) for name in _TOOL_FIELDS}
+            deadline_ms = round(1000 * told.timeout_s)
+            return "tool.call", {**fields, "idempotency_key": told.key, "deadline_ms": deadline_ms}
+        case ConfirmationAsked():
+            fields = {name: value for name, value in vars(told).items() if name != "number"}
+            return "tool.confirm.request", fields
+        case ResultGiven():
+            return "tool.result", {**vars(told)}
+        case HandoffRequested():
+            return "handoff.requested", {**vars(told)}
+        case HandoffFailed():
+            return "handoff.failed", {**vars(told)}
+        case ModeChanged():
+            return "mode.changed", {**vars(told)}

@@ -1,7 +1,8 @@
 """Where clients come in: the routes of every dialect, and what operators ask.
 
 A WebSocket is refused before it is accepted, with a status and a typed error, where the client has
-no key, asks for what is not there, or where there is no room.
+no key, asks for what is not there, or where there is no room (but for Hydra's clients, who are told
+that by an event).
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from serve.dialects.dialect import Dialect, Disconnect, Send
-from serve.dialects.hydra import Hydra
+from serve.dialects.hydra import Hydra, no_room
 from serve.dialects.live import Live
 from serve.dialects.live_sideband import LiveSideband
 from serve.dialects.realtime import Realtime
@@ -29,10 +30,18 @@ from serve.dialects.realtime_events import ClientError
 from serve.dialects.twilio import Twilio
 from serve.gateway.events import Command
 from serve.gateway.gateway import Gateway, Line
+from serve.gateway.handoffs import Handoffs
 from serve.gateway.identity import Client, Identity, Unauthorized
 from serve.gateway.limits import OverLimit
+from serve.gateway.operators import OperatorDoors
 from serve.gateway.refusal import Refusal
-from serve.gateway.request import address_of, arrival_of, body_of, has_extensions
+from serve.gateway.request import (
+    address_of,
+    arrival_of,
+    body_of,
+    has_extensions,
+    is_of_this_machine,
+)
 from serve.gateway.rtc_doors import RtcDoors
 from serve.gateway.socket import ClientSocket, WebSocketChannel
 
@@ -40,6 +49,7 @@ _log = structlog.get_logger()
 _SUBPROTOCOL = "realtime"
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."
 _START_S = 10.0  # in which Twilio says who calls
+_TRY_AGAIN = 1013  # a close code
 
 
 class _MintRequest(msgspec.Struct):
@@ -121,7 +131,7 @@ class Doors:
             line = await self.gateway.open(arrival_of(websocket, client, "twilio"), dialect)
         except Refusal as refusal:
             self._count(refusal, websocket)
-            await _close(websocket, 1013 if refusal.retry_after_s else 1008, refusal.code)
+            await _close(websocket, _TRY_AGAIN if refusal.retry_after_s else 1008, refusal.code)
             return
         except (TimeoutError, WebSocketDisconnect, KeyError):
             await _close(websocket, 1008, "no start")
@@ -143,13 +153,16 @@ class Doors:
                 if token := websocket.query_params.get("resume"):
                     line = self.gateway.resume(token, client.tenant, name)
                 else:
+                    self.gateway.hall.check()
                     arrival = arrival_of(websocket, client, name, has_extensions(websocket))
                     line = await self.gateway.open(arrival, dialect_for(client))
         except Refusal as refusal:
-            await self._deny(websocket, refusal)
+            if name == "hydra" and refusal.retry_after_s:
+                await self._turn_away(websocket, refusal)
+            else:
+                await self._deny(websocket, refusal)
             return
-        offered = websocket.scope["subprotocols"]
-        await websocket.accept(_SUBPROTOCOL if _SUBPROTOCOL in offered else None)
+        await _accept(websocket)
         await self._serve_first(websocket, line.dialect, line)
 
     async def _serve_first(self, websocket: WebSocket, dialect: Dialect, line: Line) -> None:
@@ -169,6 +182,14 @@ class Doors:
     async def _deny(self, websocket: WebSocket, refusal: Refusal) -> None:
         self._count(refusal, websocket)
         await websocket.send_denial_response(refusal.response())
+
+    async def _turn_away(self, websocket: WebSocket, refusal: Refusal) -> None:
+        """As smallest.ai does where there is no room: let in, told, and out again."""
+        self._count(refusal, websocket)
+        await _accept(websocket)
+        channel = WebSocketChannel(websocket)
+        await channel.send(no_room(str(refusal), refusal.retry_after_s).data)
+        await channel.close(_TRY_AGAIN, "server_full")
 
     def _count(self, refusal: Refusal, connection: HTTPConnection) -> None:
         self.gateway.metrics.refused.labels(refusal.code).inc()
@@ -204,8 +225,13 @@ class Doors:
         allowed = self.gateway.config.origins or (
             f"{'https' if connection.url.is_secure else 'http'}://{connection.url.netloc}",
         )
-        if origin is not None and origin not in allowed and "*" not in allowed:
+        is_own = origin in allowed and (self.gateway.config.origins or self._may_be_own(connection))
+        if origin is not None and not is_own and "*" not in allowed:
             raise Refusal(403, "origin_not_allowed", "pages of this origin may not call")
+
+    def _may_be_own(self, connection: HTTPConnection) -> bool:
+        """Whether a page that has this server's name can be this server's."""
+        return self.identity.has_tenants or is_of_this_machine(connection)
 
     # HTTP.
 
@@ -261,9 +287,13 @@ class Doors:
         return Response(told, media_type=CONTENT_TYPE_LATEST)
 
 
-def app_of(gateway: Gateway, identity: Identity) -> Starlette:
+def app_of(gateway: Gateway, identity: Identity, handoffs: Handoffs) -> Starlette:
     """The gateway as an ASGI application; its link runs as long as it does."""
-    doors, rtc = Doors(gateway, identity), RtcDoors(gateway)
+    doors, rtc, operators = (
+        Doors(gateway, identity),
+        RtcDoors(gateway),
+        OperatorDoors(gateway, identity),
+    )
     # Pages of other sites that may call are told so, as browsers ask.
     pages = {"allow_origins": gateway.config.origins, "allow_methods": ["POST"]}
     pages |= {"allow_headers": ["*"], "expose_headers": ["Location", "Retry-After"]}
@@ -281,15 +311,18 @@ def app_of(gateway: Gateway, identity: Identity) -> Starlette:
             _post("/v1/realtime/client_secrets", doors.known(doors.client_secrets)),
             _post("/v1/realtime/calls", doors.known(rtc.realtime)),
             _post("/v1/realtime/calls/{call_id}/hangup", doors.known(rtc.hang_up)),
+            _post("/v1/realtime/calls/{call_id}/refer", doors.known(handoffs.refer)),
             WebSocketRoute("/v1/live/sessions", doors.live),
             _post("/v1/live/sessions", doors.known(rtc.live)),
             WebSocketRoute("/v1/live/sessions/{session_id}/attach", doors.attach),
+            _post("/v1/live/sessions/{session_id}/refer", doors.known(handoffs.refer)),
             WebSocketRoute("/waves/v1/s2s", doors.hydra),
             WebSocketRoute("/twilio", doors.twilio),
             Route("/v1/models", doors.models),
             Route("/healthz", doors.healthz),
             Route("/readyz", doors.readyz),
             Route("/metrics", doors.metrics),
+            *operators.routes,
         ],
         middleware=[Middleware(CORSMiddleware, **pages)],
         lifespan=lifespan,
@@ -302,6 +335,11 @@ def _post(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route
 
 def _refusal(over: OverLimit) -> Refusal:
     return Refusal(429, over.code, str(over), retry_after_s=over.retry_after_s)
+
+
+async def _accept(websocket: WebSocket) -> None:
+    offered = websocket.scope["subprotocols"]
+    await websocket.accept(_SUBPROTOCOL if _SUBPROTOCOL in offered else None)
 
 
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from model.frame import FRAME_MS
 from serve.gateway.audio import AudioFormat
+from serve.tools.told import Told
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,45 @@ class Note:
 
 
 @dataclass(frozen=True)
+class PressKey:
+    """The caller has pressed a key of his telephone: 1 says yes to the call that waits for his
+    word, 2 says no; of other keys the agent is told."""
+
+    digit: str
+
+
+@dataclass(frozen=True)
+class Approve:
+    """A yes to a call that waits for one, which counts as a key that the caller has pressed."""
+
+    approval_id: str
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """A no to such a call."""
+
+    approval_id: str
+
+
+@dataclass(frozen=True)
 class HangUp:
     """The client wants no more."""
 
 
-Command = Configure | Begin | Say | ClearAudio | Mute | Answer | Note | HangUp
+Command = (
+    Configure
+    | Begin
+    | Say
+    | ClearAudio
+    | Mute
+    | Answer
+    | Note
+    | PressKey
+    | Approve
+    | Refuse
+    | HangUp
+)
 
 
 # Events: what happens in a session.
@@ -129,16 +164,8 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class CallOpened:
-    """The agent has begun to make a call: a draft, of which nothing is known yet."""
-
-    call_id: str
-    number: int
-
-
-@dataclass(frozen=True)
 class CallMade:
-    """A call that the client is to run: `arguments` are valid under the tool's schema. Where it
+    """A call that the client is to run now: `arguments` are valid under the tool's schema. Where it
     `supersedes` another one (its call_id, else ""), what that one brings is no longer wanted."""
 
     call_id: str
@@ -151,26 +178,34 @@ class CallMade:
 
 @dataclass(frozen=True)
 class CallCancelled:
-    """The caller has taken a call back: what it brings is no longer wanted."""
+    """Nobody wants what a call brings that the client was told to run."""
 
     call_id: str
     number: int
 
 
 @dataclass(frozen=True)
-class CallConfirmed:
-    """The caller has said yes to a call that was to be confirmed."""
+class ToolEvent:
+    """What the session's desk tells of any call, whoever runs it, without what policy redacts."""
 
-    call_id: str
     number: int
+    told: Told
 
 
 @dataclass(frozen=True)
-class HandedOff:
-    """The agent wants a human to go on."""
+class TakenOver:
+    """From now on an `operator` speaks instead of the agent."""
 
     number: int
-    arguments: Mapping[str, Any]
+    operator: str
+
+
+@dataclass(frozen=True)
+class HandedBack:
+    """The agent speaks again."""
+
+    number: int
+    operator: str
 
 
 @dataclass(frozen=True)
@@ -198,11 +233,11 @@ Event = (
     Started
     | Configured
     | Heard
-    | CallOpened
     | CallMade
     | CallCancelled
-    | CallConfirmed
-    | HandedOff
+    | ToolEvent
+    | TakenOver
+    | HandedBack
     | Problem
     | Ended
 )

@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 import structlog
 
 from serve.dialects.dialect import Dialect, Send
-from serve.gateway.events import EndReason, Event, Heard
+from serve.gateway.events import Ended, EndReason, Event, Heard
 from serve.gateway.hall import Hall
 from serve.gateway.limits import Admission, Limits, OverLimit, Tenant
 from serve.gateway.link import Link
 from serve.gateway.metrics import Metrics
 from serve.gateway.refusal import Refusal
 from serve.gateway.session import AtCapacity, Session, SessionConfig
+from serve.tools.modes import Mode
+from serve.tools.runtime import ToolRuntime
 
 _log = structlog.get_logger()
 _MOST_MISSED = 512  # messages
+_LAST_S = 5.0  # for what tools write when all have to leave
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,30 @@ class Gateway:
         link: Link,
         limits: Limits,
         metrics: Metrics,
+        tools: ToolRuntime,
     ) -> None:
         self.config, self.link, self.limits, self.metrics = config, link, limits, metrics
+        self.tools = tools
         self.lines: dict[str, Line] = {}
         self.is_draining = False
         self.session_config = session
         self.hall = Hall(metrics)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._observers: list[Callable[[Line, Event], None]] = []
+
+    def observe(self, listener: Callable[[Line, Event], None]) -> Callable[[], None]:
+        """It is told every event of every session but sound, `Started` first and, when no tool of
+        it runs any more, `Ended` last, until what is returned is called."""
+        self._observers.append(listener)
+        return lambda: self._observers.remove(listener)
+
+    def _happened(self, line: Line, event: Event) -> None:
+        if not isinstance(event, Heard | Ended):
+            self._observed(line, event)
+
+    def _observed(self, line: Line, event: Event) -> None:
+        for observer in [*self._observers]:
+            observer(line, event)
 
     async def open(self, arrival: Arrival, dialect: Dialect) -> Line:
         """A new session. Raises Refusal."""
@@ -108,8 +128,8 @@ class Gateway:
         except OverLimit as over:
             raise Refusal(429, over.code, str(over), retry_after_s=over.retry_after_s) from over
         identity = (secrets.token_hex(12), secrets.token_urlsafe(24), secrets.randbits(31))
-        about = (self.link, self.session_config, self.metrics, arrival.traceparent)
-        session = Session(*identity, *about)
+        about = (arrival.tenant.name, self.link, self.session_config, self.metrics, self.tools)
+        session = Session(*identity, *about, arrival.traceparent)
         try:
             await session.open(self.config.open_s)
         except AtCapacity as full:
@@ -127,6 +147,8 @@ class Gateway:
             raise Refusal(400, problem.code, problem.message, problem.param)
         line = Line(session, arrival, dialect, admission, int(time.time()))
         self.lines[session.name] = line
+        self._observed(line, session.started)
+        session.subscribe(lambda event: self._happened(line, event))
         task = asyncio.create_task(self._run(line))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -175,7 +197,7 @@ class Gateway:
             await asyncio.wait(self._tasks, timeout=self.config.drain_s)
         self.end_all("server_ends")
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1.0)
+            await asyncio.wait(self._tasks, timeout=_LAST_S)
 
     def end_all(self, reason: EndReason) -> None:
         """At once."""
@@ -197,5 +219,9 @@ class Gateway:
             session.end("server_ends")
             self.hall.room()
             del self.lines[session.name]
+            await session.desk.over()
+            if (scope := f"session:{session.name}") in self.tools.modes.all:
+                self.tools.modes.set(scope, Mode.NORMAL, "system")
             assert session.ended
+            self._observed(line, session.ended)
             log.info("session_ended", reason=session.ended.reason, frames=session.frames)

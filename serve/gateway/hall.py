@@ -3,7 +3,8 @@
 A WebSocket's handshake takes a millisecond: of two hundred clients who come at once to a server
 for eight, the last would be told after 0.2 s that there is no room, and whoever speaks meanwhile
 would not be heard. So a few of them go on and ask the engine; once it has no room, all others are
-told so here.
+told so here. Clients of a protocol that has its own words for it go on even so, a few at a time,
+and are told behind the handshake.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from serve.gateway.metrics import Metrics
 from serve.gateway.refusal import Refusal
 
 PATHS = (b"/v1/realtime", b"/v1/live/sessions", b"/waves/v1/s2s")  # where sessions are asked for
+_TOLD_INSIDE = b"/waves/v1/s2s"
 
 _log = structlog.get_logger()
 _MOST_ASKING = 8
@@ -44,7 +46,8 @@ class Hall:
 
     def come(self, door: "Door") -> None:
         """Somebody asks for a session. He goes on, waits or is refused."""
-        if self._clock() < self._full_until_s or len(self._waiting) == _MOST_WAITING:
+        is_refused = self._is_full and not door.is_told_inside
+        if is_refused or len(self._waiting) == _MOST_WAITING:
             self._refuse([door])
         else:
             door.transport.pause_reading()
@@ -55,8 +58,14 @@ class Hall:
         """The engine has no room: nobody who waits need ask it."""
         _log.warning("full", waiting=len(self._waiting))
         self._full_until_s, self._refusal = self._clock() + _FULL_S, refusal
-        waiting, self._waiting = [*self._waiting], deque()
-        self._refuse(waiting)
+        waiting, self._waiting = self._waiting, deque()
+        self._waiting.extend(door for door in waiting if door.is_told_inside)
+        self._refuse([door for door in waiting if not door.is_told_inside])
+
+    def check(self) -> None:
+        """Raises Refusal where the engine need not be asked: it has just said that it is full."""
+        if self._is_full:
+            raise self._refusal.with_traceback(None)
 
     def room(self) -> None:
         """Somebody has left: there may be room."""
@@ -71,6 +80,10 @@ class Hall:
         finally:
             if scope["state"].get(_TICKET):
                 self._answered()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._clock() < self._full_until_s
 
     def _answered(self) -> None:
         self._asking -= 1
@@ -101,6 +114,7 @@ class Door(HttpToolsProtocol):
     out."""
 
     hall: Hall
+    is_told_inside = False  # how it is refused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See asyncio.Protocol."""
@@ -121,6 +135,7 @@ class Door(HttpToolsProtocol):
         """A client wants a WebSocket."""
         path, _, query = self.url.partition(b"?")
         if path in PATHS and b"resume=" not in query:
+            self.is_told_inside = path == _TOLD_INSIDE
             self.hall.come(self)
         else:
             super().handle_websocket_upgrade()

@@ -4,6 +4,7 @@ from starlette.requests import HTTPConnection, Request
 
 from serve.gateway.gateway import Arrival
 from serve.gateway.identity import Client
+from serve.gateway.limits import ip_of
 from serve.gateway.refusal import Refusal
 
 _EXTENSIONS = "duologue"  # `?extensions=duologue`: events that only we have
@@ -24,6 +25,14 @@ async def body_of(request: Request) -> bytes:
 def address_of(connection: HTTPConnection) -> str:
     """Whom it comes from, "" where that is not told."""
     return connection.client.host if connection.client else ""
+
+
+def is_of_this_machine(connection: HTTPConnection) -> bool:
+    """Whether the server was called by a name of this machine. Another site may have its own name
+    lead here, and its pages are of the server's origin then."""
+    host = connection.url.hostname or ""
+    ip = ip_of(host)
+    return host == "localhost" or (ip is not None and ip.is_loopback)
 
 
 def arrival_of(

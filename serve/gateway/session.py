@@ -12,9 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from model.frame import FLOORS
 from model.tool_schema import decodable_tools
 from serve.engine.messages import (
     Acted,
@@ -25,10 +23,11 @@ from serve.engine.messages import (
     Saved,
 )
 from serve.engine.messages import Heard as EngineHeard
+from serve.gateway.acts import Acts
 from serve.gateway.audio import Incoming, Outgoing
-from serve.gateway.calls import Calls
 from serve.gateway.events import (
     Answer,
+    Approve,
     Begin,
     ClearAudio,
     Command,
@@ -37,22 +36,30 @@ from serve.gateway.events import (
     Ended,
     EndReason,
     Event,
+    HandedBack,
     HangUp,
     Heard,
     Mute,
     Note,
+    PressKey,
     Problem,
+    Refuse,
     Say,
     Settings,
     Started,
+    TakenOver,
+    ToolEvent,
 )
 from serve.gateway.link import Link
 from serve.gateway.metrics import Metrics
 from serve.gateway.pace import Pace, PaceConfig
 from serve.gateway.upstream import Upstream
+from serve.gateway.watched import Frame, Watched, is_voiced
+from serve.tools.desk import Desk
+from serve.tools.runtime import ToolRuntime
+from serve.tools.told import ConfirmationAsked, HandoffFailed
 
 _NAP_S = 1.0
-_VOICED = 100  # int16, root mean square: -50 dB of full scale
 _TOO_MUCH = "more sound came than can wait to be heard: the rest is dropped"
 
 
@@ -61,8 +68,9 @@ class SessionConfig:
     """A client that has come in says something within `begin_s`, or his silence is heard; one of
     whom no sound has come for `silence_s` is gone, and none is heard for longer than `longest_s`,
     or where there is no engine for `lost_s`, or one that is so far behind. Texts for the agent have
-    at most `text_length` letters."""
+    at most `text_length` letters. `instructions` are its role where a client gives none."""
 
+    instructions: str = ""
     pace: PaceConfig = field(default_factory=PaceConfig)
     begin_s: float = 10.0
     silence_s: float = 600.0
@@ -91,14 +99,16 @@ class Session:
         name: str,
         resume_token: str,
         seed: int,
+        tenant: str,
         link: Link,
         config: SessionConfig,
         metrics: Metrics,
+        tools: ToolRuntime,
         traceparent: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.resume_token = name, resume_token
-        self.settings = Settings()
+        self.settings = Settings(instructions=config.instructions)
         self.ended: Ended | None = None
         self._link, self._config, self._metrics, self._clock = link, config, metrics, clock
         self._subscribers: list[Callable[[Event], None]] = []
@@ -107,7 +117,8 @@ class Session:
         self._opened: asyncio.Future[Opened] | None = None
         self._changed = asyncio.Event()  # the pace may have to wait for something else
         self._upstream = Upstream(name, seed, link, traceparent)
-        self._calls = Calls(name)
+        self._tools, self._watched = tools, Watched()
+        self._acts = Acts(name, tenant, tools, self._upstream, self._tell)
         self._heard = -1  # the newest frame that was answered
         self._said_s = clock()  # when sound came last
         self._is_dropping = False
@@ -122,6 +133,21 @@ class Session:
         """So many of the caller's have come."""
         return self._upstream.number + 1
 
+    @property
+    def desk(self) -> Desk:
+        """What runs its calls."""
+        return self._acts.desk
+
+    @property
+    def approvals(self) -> list[ConfirmationAsked]:
+        """What is asked for and not yet given."""
+        return [*self._acts.approvals.values()]
+
+    @property
+    def operator(self) -> str:
+        """Who speaks instead of the agent, "" for nobody."""
+        return self._watched.operator
+
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """`listener` is told every event from now on; what is returned ends that."""
         self._subscribers.append(listener)
@@ -129,18 +155,18 @@ class Session:
 
     async def open(self, wait_s: float) -> None:
         """Raises AtCapacity where the engine takes nobody more, or does not answer for so long."""
-        if not self._link.is_up:
-            raise AtCapacity("no_engine", "there is no engine at the moment", 1.0)
-        self._link.join(self)
-        self._opened = asyncio.get_running_loop().create_future()
-        self._upstream.open(self.settings)
         try:
+            if not self._link.is_up:
+                raise AtCapacity("no_engine", "there is no engine at the moment", 1.0)
+            self._link.join(self)
+            self._opened = asyncio.get_running_loop().create_future()
+            self._upstream.open(self.settings, self._all_tools(self.settings))
             await asyncio.wait_for(self._opened, wait_s)
-        except TimeoutError:
+        except BaseException as error:
             self._link.leave(self)
-            raise AtCapacity("no_engine", "the engine does not answer", 1.0) from None
-        except AtCapacity:
-            self._link.leave(self)
+            self.desk.end()
+            if isinstance(error, TimeoutError):
+                raise AtCapacity("no_engine", "the engine does not answer", 1.0) from None
             raise
 
     def take(self, command: Command) -> Problem | None:
@@ -165,6 +191,11 @@ class Session:
                 self._pace.is_muted = is_muted
             case Answer(call_id, output):
                 return self._answer(call_id, output)
+            case Approve(approval_id) | Refuse(approval_id):
+                return self._confirm(approval_id, isinstance(command, Approve))
+            case PressKey(digit):
+                if not self._acts.pressed(digit):
+                    return self._note(f"The caller pressed {digit}.")
             case Note(text):
                 return self._note(text)
             case HangUp():
@@ -181,7 +212,8 @@ class Session:
                 self._pace.begin(now_s)
             self._metrics.frames.labels("skipped").inc(self._pace.skip_silence())
             if due := self._pace.take(now_s):
-                self._upstream.frame(due.pcm)
+                pcm = self._watched.taken_in(self._upstream.number + 1, due.pcm)
+                self._upstream.frame(pcm)
                 self._metrics.frames.labels(due.kind).inc()
                 if due.kind == "sent":
                     self._metrics.in_s.observe(self._clock() - due.since_s)
@@ -208,8 +240,37 @@ class Session:
         self.ended = Ended(reason)
         self._metrics.ended.labels(reason).inc()
         self._link.leave(self)
+        self.desk.end()
         self._tell(self.ended)
         self._changed.set()
+
+    # What operators do.
+
+    def watch(self, listener: Callable[[Frame], None]) -> Callable[[], None]:
+        """It gets every frame from now on, until what is returned is called."""
+        return self._watched.watch(listener)
+
+    def take_over(self, operator: str) -> None:
+        """An operator speaks instead of the agent, who hears silence meanwhile and whose calls
+        don't run. Raises ValueError where somebody does already."""
+        self._watched.take_over(operator)
+        self._tell(TakenOver(self._heard, operator))
+
+    def operator_says(self, pcm: bytes) -> None:
+        """Of him who has taken over, int16 at 24 kHz, as much as there is."""
+        self._watched.says(pcm)
+
+    def hand_back(self, note: str) -> None:
+        """The agent goes on, and is told `note`."""
+        operator = self.operator
+        self._watched.hand_back()
+        if note:
+            self._upstream.tell(note, None)
+        self._tell(HandedBack(self._heard, operator))
+
+    def handoff_failed(self, handoff_id: str, why: str) -> None:
+        """The call could not be put through to where it was to go."""
+        self._tell(ToolEvent(self._heard, HandoffFailed(handoff_id, why)))
 
     # What the link tells.
 
@@ -219,8 +280,7 @@ class Session:
             case EngineHeard():
                 self._hear(reply)
             case Acted():
-                if event := self._calls.acted(reply):
-                    self._tell(event)
+                self._acts.acted(reply, is_listened_to=not self.operator)
             case Saved():
                 self._upstream.saved(reply)
             case Opened():
@@ -256,11 +316,11 @@ class Session:
             self._pace.incoming = Incoming(settings.input_format)
             self._outgoing = Outgoing(settings.output_format)
             if (old.instructions, old.tools) != (settings.instructions, settings.tools):
-                self._upstream.open(settings)
+                self._upstream.open(settings, self._all_tools(settings))
         else:
             text = settings.instructions if settings.instructions != old.instructions else ""
-            tools = None if settings.tools == old.tools else [dict(one) for one in settings.tools]
-            self._upstream.tell(text, tools)
+            is_same = settings.tools == old.tools
+            self._upstream.tell(text, None if is_same else self._all_tools(settings))
         self._tell(Configured(settings))
         return None
 
@@ -274,22 +334,41 @@ class Session:
             self.settings.output_format,
         ):
             return Problem("format_is_fixed", "formats can't change once there is sound", "format")
+        own = {tool.name for tool in self._tools.declared}
+        if taken := [tool["name"] for tool in settings.tools if tool.get("name") in own]:
+            message = f"tool {taken[0]!r} is one that this server runs: take another name"
+            return Problem("invalid_tools", message, "tools")
         try:
-            decodable_tools(settings.tools)
+            decodable_tools(self._all_tools(settings))
         except ValueError as error:
             return Problem("invalid_tools", str(error), "tools")
         return None
+
+    def _all_tools(self, settings: Settings) -> list[dict[str, Any]]:
+        """The client's and the server's."""
+        return [dict(tool) for tool in (*settings.tools, *self._tools.as_settings)]
 
     def _answer(self, call_id: str, output: str) -> Problem | None:
         if len(output) > self._config.text_length:
             return self._too_long("output", output)
         try:
-            number = self._calls.answer(call_id)
+            self.desk.answered(call_id, _result_of(output))
         except KeyError:
             message = f"call_id is {call_id[:80]!r}: there is no such call, or it has its result"
             return Problem("unknown_call", message, "call_id")
-        if number:
-            self._upstream.give(number, _result_of(output))
+        return None
+
+    def _confirm(self, approval_id: str, is_yes: bool) -> Problem | None:
+        try:
+            if is_yes:
+                self.desk.approve(approval_id, "client", "dtmf")
+            else:
+                self.desk.refuse(approval_id, "client")
+        except KeyError:
+            message = f"approval_id is {approval_id[:80]!r}: nothing waits under that name"
+            return Problem("unknown_approval", message, "approval_id")
+        except (PermissionError, ValueError) as error:
+            return Problem("not_approved", str(error), "approval_id")
         return None
 
     def _note(self, text: str) -> Problem | None:
@@ -302,14 +381,16 @@ class Session:
 
     def _hear(self, reply: EngineHeard) -> None:
         self._upstream.answered()
+        self._metrics.answered(reply.latency_s, reply.is_late)
         if reply.number <= self._heard:
             return  # the engine before this one had said so
         self._heard = reply.number
-        samples = np.frombuffer(reply.pcm, "<i2").astype(np.float32)
-        is_voiced = float(np.sqrt(np.mean(samples**2))) > _VOICED
-        audio = self._outgoing.encode(reply.pcm)
-        texts = (reply.agent_text, reply.user_text)
-        self._tell(Heard(reply.number, audio, is_voiced, *texts, FLOORS[reply.floor]))
+        frame = self._watched.given_out(reply)
+        has_voice = is_voiced(frame.agent)
+        self._acts.heard(frame.number, frame.floor == "user", has_voice)
+        audio = self._outgoing.encode(frame.agent)
+        texts = (frame.agent_text, frame.user_text)
+        self._tell(Heard(frame.number, audio, has_voice, *texts, frame.floor))
 
     def _refuse(self, reply: Refused) -> None:
         if self._opened and not self._opened.done():

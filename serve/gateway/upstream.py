@@ -31,9 +31,8 @@ class Upstream:
         """How much of the caller's sound the engine has not been sent, since it is behind."""
         return len(self._unsent) * FRAME_S
 
-    def open(self, settings: Settings) -> None:
+    def open(self, settings: Settings, tools: list[dict[str, Any]]) -> None:
         """In the beginning, and again with other settings before the first frame."""
-        tools = [dict(tool) for tool in settings.tools]
         about = (settings.instructions, tools, self._seed, self._traceparent)
         opening = Open(self._name, *about)
         self._remembered = Remembered(opening)

@@ -14,8 +14,8 @@ from serve.tools.approvals import Approval
 from serve.tools.call import Call, State
 from serve.tools.errand import Errand, Result
 from serve.tools.gate import Floor, Gate
-from serve.tools.journal import Entry
-from serve.tools.ledger import NOT_WRITTEN, Ledger
+from serve.tools.journal import NOT_WRITTEN, Entry
+from serve.tools.ledger import Ledger
 from serve.tools.life import Life
 from serve.tools.modes import Change
 from serve.tools.policy import Delivery, Method
@@ -150,6 +150,7 @@ class Desk:
         """The session has ended. What has not begun does not; what writes is let end. Nothing is
         delivered any more."""
         self._has_ended = True
+        self._unsubscribe()
         for one in self._errands.values():
             if one.answer:
                 one.answer.cancel()
@@ -162,7 +163,6 @@ class Desk:
     async def over(self) -> None:
         """After the end: returns when nothing runs any more."""
         await self._life.over()
-        self._unsubscribe()
 
     # What goes out.
 
@@ -213,7 +213,8 @@ class Desk:
         for one in [*self._errands.values()][-_SUMMED_UP:]:
             given = one.rule.redacted(one.call.arguments)
             said = ", ".join(f"{name} {value}" for name, value in given.items())
-            reason = f" ({one.reason})" if one.reason else ""
+            # What stands behind a colon may quote an argument that is redacted.
+            reason = f" ({one.reason.partition(':')[0]})" if one.reason else ""
             lines.append(f"{one.call.tool or 'a call'}: {said}: {one.call.state}{reason}")
         return "\n".join(lines)
 

@@ -55,7 +55,7 @@ class Gate:
             await self._until(one, lambda: not self._floor.is_callers or one.has_yes)
         due.append(State.COMMITTED)
         old = one.replaces
-        if old and not old.is_settled and one.rule.effect != "read":
+        if old and not old.is_settled and one.rule.effect != "read" and not self._is_free(old):
             await self._ledger.become(one, *due)
             due = []
             await self._until(one, lambda: old.is_settled)  # it ends first, and is undone
@@ -64,6 +64,11 @@ class Gate:
             due = []
             await self._confirm(one, method)
         return due
+
+    def _is_free(self, old: Errand) -> bool:
+        """Whether a client runs it as he likes: he knows that it is replaced, and may never say
+        what came of it."""
+        return old.is_client_run and self._runner.policy.is_open
 
     def _judge(self, one: Errand) -> None:
         """Raises Refused where policy lets the call by no means run."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+NOT_WRITTEN = (OSError, ValueError, TypeError)  # no room, or what no journal can hold
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -9,7 +9,7 @@ import structlog
 
 from serve.tools.call import FOLLOWS, State
 from serve.tools.errand import Errand, Result
-from serve.tools.journal import Entry, Journal
+from serve.tools.journal import NOT_WRITTEN, Entry, Journal
 from serve.tools.told import Told, ToolChanged
 
 _ACTORS = {
@@ -19,7 +19,6 @@ _ACTORS = {
     State.CANCELLED: "caller",
     State.SUPERSEDED: "caller",
 }  # of the others: system
-NOT_WRITTEN = (OSError, ValueError, TypeError)  # no room, or what no journal can hold
 _log = structlog.get_logger()
 
 

@@ -17,7 +17,8 @@ import structlog
 from serve.tools.call import FOLLOWS, Call, State
 from serve.tools.errand import Client, Errand
 from serve.tools.gate import Gate, Unwanted
-from serve.tools.ledger import NOT_WRITTEN, Ledger
+from serve.tools.journal import NOT_WRITTEN
+from serve.tools.ledger import Ledger
 from serve.tools.runner import Refused, Runner
 from serve.tools.source import Source, ToolError
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from serve.tools.journal import Entry, Journal
+from serve.tools.journal import NOT_WRITTEN, Entry, Journal
 
 _LOOK_S = 0.02
 _LONGEST = 65_536  # letters of the file
@@ -144,7 +144,7 @@ async def keep(modes: Modes, journal: Journal) -> None:
             entry = Entry(tenant, "", "", "mode", one.actor, one.before, one.after, details)
             try:
                 await journal.append(entry)
-            except OSError:
+            except NOT_WRITTEN:
                 _log.exception("mode_not_written", scope=one.scope, mode=one.after)
     finally:
         unsubscribe()

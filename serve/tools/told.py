@@ -68,6 +68,14 @@ class HandoffRequested:
 
 
 @dataclass(frozen=True)
+class HandoffFailed:
+    """The call could not be put through to where it was to go: the agent goes on."""
+
+    handoff_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ModeChanged:
     """A mode that holds for the session, or for a tool, is another one. The `running` calls (their
     ids) had begun before, and go on to their end."""
@@ -78,4 +86,6 @@ class ModeChanged:
     running: tuple[str, ...] = ()
 
 
-Told = ToolChanged | ConfirmationAsked | ResultGiven | HandoffRequested | ModeChanged
+Told = (
+    ToolChanged | ConfirmationAsked | ResultGiven | HandoffRequested | HandoffFailed | ModeChanged
+)

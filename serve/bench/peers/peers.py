@@ -1,7 +1,9 @@
 """What others' loops hold on this machine, at the same sizes and the same pace."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,11 +66,14 @@ class Peers:
 def _lines(command: list[str]) -> Iterator[dict[str, Any]]:
     """What a loop prints; it is ended where nobody asks for more."""
     environment = os.environ | {"NO_TORCH_COMPILE": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         try:
             yield from (json.loads(line) for line in process.stdout if line.startswith("{"))
         finally:
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # vLLM has workers, who would stay
     if process.returncode > 0:
         raise RuntimeError(f"{' '.join(command)} failed: {process.returncode}")
