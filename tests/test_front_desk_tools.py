@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 import serve.front_desk
 from data.scripts.domain import load_domain
@@ -12,6 +14,7 @@ from serve.front_desk.company import Company
 from serve.front_desk.tools import FrontDesk, front_desk
 from serve.tools.functions import Functions
 from serve.tools.policy import Policy
+from serve.tools.runtime import ToolRuntime
 from serve.tools.source import Run, ToolError
 from serve.tools.sources import read_sources
 
@@ -214,3 +217,17 @@ def test_the_file_of_sources_brings_the_tools():
         return tools
 
     assert asyncio.run(names()) == [*DOMAIN.tools]
+
+
+def test_its_configuration_has_a_rule_for_each_tool(tmp_path: Path) -> None:
+    with initialize_config_dir(str(FOLDER.parents[1] / "conf"), version_base=None):
+        cfg = compose("front_desk", overrides=[f"tools.audit={tmp_path}/audit.sqlite"])
+    assert cfg.session.instructions.startswith("You are Ava")
+
+    async def names() -> set[str]:
+        runtime = ToolRuntime(instantiate(cfg.tools))
+        await runtime.open()
+        await runtime.close()
+        return {tool.name for tool in runtime.declared}
+
+    assert asyncio.run(names()) == {*Policy.load(FOLDER / "policy.yaml").rules}

@@ -223,6 +223,8 @@ def test_a_call_is_confirmed_by_who_may(url: str) -> None:
         assert (request["method"], request["session_id"]) == ("console", session)
         with console(url) as late:
             assert late.hello["approvals"] == [request]
+            late.send("watch", session_id=session)
+            assert late.until("tool.call")[-1] == call
         path = f"/console/approvals/{request['approval_id']}"
         assert page.ask(path, {"answer": "approve"}) == (200, {})
         made = one.until("response.function_call_arguments.done")[-1]

@@ -244,3 +244,53 @@ def test_what_cannot_be_ends_the_server_with_a_line(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert ended.returncode == 1
     assert "policy.yaml, line 2: tools.faq.effect" in ended.stderr
+
+
+BLOCKING = '''
+import time
+from pathlib import Path
+
+
+def tools(folder: str):
+    async def block() -> dict:
+        """Keeps everybody else from their work."""
+        Path(folder, "blocked").touch()
+        while not Path(folder, "modes").exists():
+            time.sleep(0.01)
+        time.sleep(0.5)  # the file is looked at fifty times a second
+        return {}
+
+    def write() -> dict:
+        """Leaves a file."""
+        Path(folder, "written").touch()
+        return {}
+
+    return [block, write]
+'''
+
+
+def test_tools_are_off_although_the_event_loop_is_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blocking.py").write_text(BLOCKING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    rule = {"effect": "write", "confirmation": "none"}
+    source = {"kind": "functions", "make": "blocking:tools", "settings": {"folder": str(tmp_path)}}
+    (tmp_path / "policy.yaml").write_text(json.dumps({"tools": {"block": rule, "write": rule}}))
+    (tmp_path / "sources.yaml").write_text(json.dumps({"stuck": source}))
+    given = [f"tools.{name}={tmp_path}/{name}.yaml" for name in ("policy", "sources")]
+    steps = [[5, "call", "block", {}], [5, "call", "write", {}]]
+    with (
+        scripted_server(*given, f"tools.modes={tmp_path}/modes") as url,
+        caller(url, *steps) as one,
+    ):
+        one.say(*[QUIET] * 8)
+        while not (tmp_path / "blocked").exists():
+            time.sleep(0.01)
+        (tmp_path / "modes").write_text("all off")
+        events = until_state(one, 1, *ENDS)
+        assert events[-1]["state"] == "succeeded"  # what had begun goes on to its end
+        if not states_of(events, 2) or states_of(events, 2)[-1] not in ENDS:
+            events += until_state(one, 2, *ENDS)
+        assert states_of(events, 2)[-1] == "failed"
+    assert not (tmp_path / "written").exists()

@@ -31,13 +31,13 @@ from serve.engine.messages import (
 )
 
 LOOK_UP = "look_up"  # a tool that is told when its call was made
+CALL_EACH = 25  # frames
 
 _STAMP = struct.Struct("<idd")
 _ROUND = 100  # frames; in them the agent has the floor, then the caller, then nobody
 _AGENTS, _USERS = 70, 85
 _VOICE = (np.sin(np.arange(FRAME_SIZE) / 5) * 8000).astype("<i2")
 _QUIET = np.zeros(FRAME_SIZE, "<i2")
-_CALL_EACH = 25  # frames
 
 
 class Stamp(NamedTuple):
@@ -102,9 +102,9 @@ def _scripted(frame: Frame, tool: str, came_s: float) -> list[Reply]:
     pcm[: len(stamp)] = np.frombuffer(stamp, np.uint8)  # too faint to be a voice
     texts = ("word " * (floor == AGENTS), "word " * (floor == USERS))
     heard = _heard(frame, pcm.tobytes(), floor, *texts)
-    if not tool or frame.number % _CALL_EACH:
+    if not tool or frame.number % CALL_EACH:
         return [heard]
-    call = 1 + frame.number // _CALL_EACH
+    call = 1 + frame.number // CALL_EACH
     opened = Acted(frame.session, frame.number, "opened", call, "call", "", {}, 0.9)
     given = {"made_s": time.monotonic()} if tool == LOOK_UP else {}
     made = msgspec.structs.replace(opened, kind="made", tool=tool, arguments=given)

@@ -13,7 +13,7 @@ import msgspec
 
 from model.frame import FRAME_S
 from serve.bench.gateway_process import GatewayProcess
-from serve.bench.stand_in import LOOK_UP
+from serve.bench.stand_in import CALL_EACH, LOOK_UP
 from serve.bench.web_caller import WebCaller
 from serve.bench.wire import quantiles_ms
 from serve.gateway.audio import AudioFormat
@@ -69,6 +69,7 @@ class ToolStart:
                 for _ in range(self.callers):
                     caller = WebCaller(gateway.port, "twilio", _TELEPHONE, _TELEPHONE)
                     group.create_task(_call(caller, sound))
+                    await asyncio.sleep(CALL_EACH * FRAME_S / self.callers)  # not all at once
                 await asyncio.sleep(self.seconds)
                 off_s = time.monotonic()
                 (folder / "modes").write_text("all off")

@@ -1,7 +1,7 @@
 """What operators' pages are told of all sessions: what there is, then what changes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from serve.tools.modes import Change
 from serve.tools.told import ConfirmationAsked, HandoffRequested, ModeChanged, Told, ToolChanged
 
 _MOST_PAGES = 64
+_MOST_CALLS = 200  # of a session, that a page is told when it begins to watch
 _LOAD_S = 1.0
 
 _log = structlog.get_logger()
@@ -32,7 +33,7 @@ class Feed:
         self._pages: list[Callable[[str], None]] = []
         self._asked: dict[str, dict[str, Any]] = {}  # what calls wait for, by their ids
         self._handoffs: dict[str, dict[str, Any]] = {}  # that nobody has taken, by session
-        self._running: dict[str, set[str]] = {}  # calls, and the scopes that each is in
+        self._calls: dict[str, dict[str, dict[str, Any]]] = {}  # the last of each, by session
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop: Callable[[], None] | None = None
         gateway.observe(self._observed)
@@ -71,6 +72,10 @@ class Feed:
         if not self._pages and self._stop:
             self._stop()
             self._stop = None
+
+    def calls(self, session_id: str) -> list[dict[str, Any]]:
+        """What was told last of each call of a session's, the last 200."""
+        return [*self._calls.get(session_id, {}).values()]
 
     def line(self, session_id: str) -> Line | None:
         """A session that has not ended."""
@@ -114,9 +119,19 @@ class Feed:
             await asyncio.sleep(_LOAD_S)
 
     def _mode_changed(self, change: Change) -> None:
-        running = [call for call, scopes in self._running.items() if change.scope in scopes]
+        running = [
+            call["call_id"]
+            for session, calls in self._calls.items()
+            for call in calls.values()
+            if call["state"] == State.RUNNING and self._is_in(change.scope, session, call)
+        ]
         about = {"scope": change.scope, "mode": change.after, "actor": change.actor}
         self._tell("mode.changed", **about, running=running)
+
+    def _is_in(self, scope: str, session: str, call: Mapping[str, Any]) -> bool:
+        line = self.gateway.lines.get(session)  # none, where it has ended and a tool still runs
+        tenant = f"tenant:{line.arrival.tenant.name}" if line else ""
+        return scope in ("all", tenant, f"session:{session}", f"tool:{call['tool']}")
 
     def _observed(self, line: Line, event: Event) -> None:
         name = line.session.name
@@ -143,10 +158,10 @@ class Feed:
                 is_asked = told.state is State.AWAITING_CONFIRMATION and told.is_wanted
                 if not is_asked:
                     self._asked.pop(told.call_id, None)
-                self._running.pop(told.call_id, None)
-                if told.state is State.RUNNING:
-                    own = (f"tenant:{line.arrival.tenant.name}", f"session:{name}")
-                    self._running[told.call_id] = {"all", f"tool:{told.tool}", *own}
+                calls = self._calls.setdefault(name, {})
+                calls[told.call_id] = message
+                if len(calls) > _MOST_CALLS:
+                    del calls[next(iter(calls))]
             case ConfirmationAsked():
                 self._asked[told.call_id] = {"type": kind, **message}
             case HandoffRequested():
@@ -155,9 +170,9 @@ class Feed:
 
     def _forget(self, session: str) -> None:
         self._handoffs.pop(session, None)
-        asked, running, scope = self._asked, self._running, f"session:{session}"
+        self._calls.pop(session, None)
+        asked = self._asked
         self._asked = {call: one for call, one in asked.items() if one["session_id"] != session}
-        self._running = {call: scopes for call, scopes in running.items() if scope not in scopes}
 
     def _tell(self, kind: str, **fields: Any) -> None:
         if self._pages:

@@ -146,6 +146,8 @@ class Page:
             self._unwatch()
             self._unwatch = None
         if session_id is not None and (line := self._found(session_id)):
+            for call in self._feed.calls(session_id):
+                self._tell("tool.call", **call)
             self._unwatch = line.session.watch(lambda frame: self._tell_frame(line, frame))
 
     def _tell_frame(self, line: Line, frame: Frame) -> None:
