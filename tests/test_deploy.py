@@ -193,11 +193,14 @@ def test_metrics_are_those_that_are_counted() -> None:
 def test_events_of_the_log_are_those_that_there_are() -> None:
     written = {
         text
-        for path in (*ROOT.glob("serve/gateway/*.py"), *ROOT.glob("serve/*.py"))
-        for text in re.findall(r'log\.(?:info|warning|error)\(\s*"(\w+)"', path.read_text())
+        for folder in ("serve", "serve/gateway", "serve/tools", "serve/webhooks")
+        for path in ROOT.glob(f"{folder}/*.py")
+        for text in re.findall(
+            r'log\.(?:info|warning|error|exception)\(\s*"(\w+)"', path.read_text()
+        )
     }
-    _, _, logs = OPERATIONS.partition("\n## Logs\n")
-    firsts = re.findall(r"^\|(.*?)\|", logs.partition("\n## ")[0], re.M)
+    tables = re.findall(r"^\| event.* \| level \| with \|\n((?:\|.*\n)+)", OPERATIONS, re.M)
+    firsts = re.findall(r"^\|(.*?)\|", "".join(tables), re.M)
     assert {event for row in firsts for event in re.findall(r"`(\w+)`", row)} == written
 
 

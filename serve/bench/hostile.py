@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -31,21 +32,20 @@ _LIMITS: dict[str, Any] = {
 }
 _LONGEST_S = 1200.0  # that the good caller talks
 _NICE, _START_S = 10, 1.0  # of each process of others
-_EACH_S = 0.5  # from one look at the gateway's memory to the next
-_WARM = 0.5  # share of the attack after which memory is to stay as it is; tables fill before
+_EACH_S = 0.5  # from one look at the gateway to the next
 _LAST_S = 1.0  # whose answers may still be under way
 
 
 @dataclass
-class _Seen:
-    """From when until when there were others, and what they found; MiB of the gateway's; files that
-    the gateway still has for those who are deaf."""
+class _Attack:
+    """From when until when there were others, and what they found; MiB of the gateway's when all
+    was as before; files that it still has for those who are deaf."""
 
     begun_s: float
     over_s: float
     found: Found
     flooded: Counter[str]
-    memory: list[float]
+    memory: float
     deaf_left: int
 
 
@@ -66,44 +66,50 @@ class Hostile:
 
     def measure(self, _checkpoint: str, _threads: int, _speech: str) -> Outcome:
         """Errors without a type, connections that were closed without a word, faults in the
-        gateway's log, what it does not give back, and how the good caller fared."""
+        gateway's log, what it does not give back, and how the good caller fared. There are two
+        attacks, each of half of the messages: what malloc keeps of the first does for the other."""
         with GatewayProcess(_ROOM, tenants=_TENANTS, **_LIMITS) as gateway:
             files, caller = gateway.open_files(), WebCaller(gateway.port, "live", key="good")
-            seen = asyncio.run(self._attack(gateway, caller))
+            attacks = asyncio.run(self._attacks(gateway, caller))
             sessions = gateway.wait_for_sessions(0)
             files = gateway.open_files() - files
             faults = _faults(gateway.log)
-        before = [took_s for said_s, took_s in answered_s(caller) if said_s < seen.begun_s]
-        ends_s = seen.over_s - _LAST_S
-        said = [number for number, at_s in enumerate(caller.said) if seen.begun_s <= at_s < ends_s]
-        told = [took_s for said_s, took_s in answered_s(caller) if seen.begun_s <= said_s < ends_s]
+        before = [took_s for said_s, took_s in answered_s(caller) if said_s < attacks[0].begun_s]
+        told = [took_s for said_s, took_s in answered_s(caller) if _is_during(said_s, attacks)]
+        said = [number for number, at_s in enumerate(caller.said) if _is_during(at_s, attacks)]
         unanswered = {*said} - {stamp_of(pcm).number for pcm, _ in caller.had}
-        found, first = seen.found, seen.memory[int(_WARM * len(seen.memory))]
-        growth, late = seen.memory[-1] / first - 1, np.mean([took_s > FRAME_S for took_s in told])
+        messages = sum(one.found.messages for one in attacks)
+        errors = sum(one.found.errors for one in attacks)
+        closes = sum((one.found.closes for one in attacks), Counter[int]())
+        growth = attacks[1].memory / attacks[0].memory - 1
+        late = float(np.mean([took_s > FRAME_S for took_s in told]))
+        deaf_left = max(one.deaf_left for one in attacks)
         metrics = {
-            "hostile_untyped": exact(len(found.untyped), found.errors, "errors"),
-            "hostile_abrupt": exact(found.abrupt, found.closes.total(), "connections"),
-            "hostile_faults": exact(faults, found.messages, "faults"),
-            "hostile_sessions_left": exact(sessions, found.messages, "sessions"),
-            "hostile_files_left": exact(files, found.messages, "files"),
-            "hostile_deaf_left": exact(seen.deaf_left, 5 * self.deaf or 1, "files"),
-            "hostile_memory_growth": exact(growth, len(seen.memory), "share"),
+            "hostile_untyped": exact(sum(len(a.found.untyped) for a in attacks), errors, "errors"),
+            "hostile_abrupt": exact(
+                sum(one.found.abrupt for one in attacks), closes.total(), "connections"
+            ),
+            "hostile_faults": exact(faults, messages, "faults"),
+            "hostile_sessions_left": exact(sessions, messages, "sessions"),
+            "hostile_files_left": exact(files, messages, "files"),
+            "hostile_deaf_left": exact(deaf_left, 5 * self.deaf or 1, "files"),
+            "hostile_memory_growth": exact(growth, len(attacks), "share"),
             "hostile_unanswered": exact(len(unanswered), len(said), "frames"),
-            "hostile_late": exact(float(late), len(told), "share"),
+            "hostile_late": exact(late, len(told), "share"),
         }
         metrics |= quantiles_ms(before, "hostile_answered_ms_before")
         metrics |= quantiles_ms(told, "hostile_answered_ms_during")
+        took_s = sum(one.over_s - one.begun_s for one in attacks)
+        flooded = sum((one.flooded for one in attacks), Counter[str]())
         notes = (
-            f"hostile: {found.messages} messages in {seen.over_s - seen.begun_s:.0f} s, "
-            f"{found.errors} errors; closed with {dict(found.closes)}; "
-            f"refused {dict(found.refused)}",
-            f"hostile: who floods is told {dict(seen.flooded)}",
+            f"hostile: {messages} messages in {took_s:.0f} s, {errors} errors; closed with "
+            f"{dict(closes)}; memory {attacks[0].memory:.0f}, then {attacks[1].memory:.0f} MiB",
+            f"hostile: who floods is told {dict(flooded)}",
         )
         return Outcome(metrics, notes=notes)
 
-    async def _attack(self, gateway: GatewayProcess, caller: WebCaller) -> _Seen:
+    async def _attacks(self, gateway: GatewayProcess, caller: WebCaller) -> list[_Attack]:
         """The good caller talks all the time. Those who are deaf stay until the end."""
-        loop, port, memory = asyncio.get_running_loop(), gateway.port, list[float]()
         spawn = multiprocessing.get_context("spawn")
         # What others do themselves is not to keep the gateway from its work.
         with ProcessPoolExecutor(3, spawn, initializer=os.nice, initargs=(_NICE,)) as pool:
@@ -113,20 +119,27 @@ class Hostile:
                 talking = asyncio.create_task(caller.say(frames, FRAME_S))
                 files = gateway.open_files()
                 await asyncio.sleep(self.before_s)
-                begun_s = time.monotonic()
-                await loop.run_in_executor(pool, deaf, port, "others", self.deaf)
-                attacking = loop.run_in_executor(pool, attack, port, "fuzz", self.messages, 0)
-                flooding = loop.run_in_executor(pool, flood, port, "others", self.messages // 20)
-                while not (attacking.done() and flooding.done()):
-                    memory.append(gateway.resident_mib())
-                    await asyncio.sleep(_EACH_S)
-                over_s = time.monotonic()
-                while gateway.open_files() > files and time.monotonic() < over_s + self.settle_s:
-                    await asyncio.sleep(_EACH_S)
-                memory.append(gateway.resident_mib())
+                attacks = [await self._attack(gateway, pool, files, seed) for seed in (0, 1)]
                 talking.cancel()
-                deaf_left = gateway.open_files() - files
-            return _Seen(begun_s, over_s, await attacking, await flooding, memory, deaf_left)
+        return attacks
+
+    async def _attack(
+        self, gateway: GatewayProcess, pool: ProcessPoolExecutor, files: int, seed: int
+    ) -> _Attack:
+        loop, port, begun_s = asyncio.get_running_loop(), gateway.port, time.monotonic()
+        await loop.run_in_executor(pool, deaf, port, "others", self.deaf)
+        attacking = loop.run_in_executor(pool, attack, port, "fuzz", self.messages // 2, seed)
+        flooding = loop.run_in_executor(pool, flood, port, "others", self.messages // 40)
+        found, flooded = await attacking, await flooding
+        over_s = time.monotonic()
+        while gateway.open_files() > files and time.monotonic() < over_s + self.settle_s:
+            await asyncio.sleep(_EACH_S)
+        left = (gateway.resident_mib(), gateway.open_files() - files)
+        return _Attack(begun_s, over_s, found, flooded, *left)
+
+
+def _is_during(at_s: float, attacks: Sequence[_Attack]) -> bool:
+    return any(one.begun_s <= at_s < one.over_s - _LAST_S for one in attacks)
 
 
 def _faults(log: str) -> int:

@@ -20,6 +20,7 @@ from serve.gateway.session import Session
 
 _MOST_WAITING = 512  # messages and events for a client who does not read: some 20 s
 _CLOSE_S = 2.0  # to say goodbye in
+_NONSENSE_S = 0.005  # that a message waits behind one of which nothing came
 
 
 class State(enum.Enum):
@@ -129,21 +130,26 @@ class ClientSocket:
 
     async def _receive(self) -> None:
         while (data := await self._channel.receive()) is not None:
-            if self.state is State.OPEN:
-                self._take(data)
-            await asyncio.sleep(0)  # others have their turn, and what is to be sent is
+            is_of_use = self.state is State.OPEN and self._take(data)
+            # Others have their turn, and the more of it where somebody talks nonsense.
+            await asyncio.sleep(0 if is_of_use else _NONSENSE_S)
 
-    def _take(self, data: str | bytes) -> None:
+    def _take(self, data: str | bytes) -> bool:
+        """Whether the session was told something that it has done."""
         if retry_after_s := self._spend(len(data)):
             why = "more messages or bytes than this tenant may send: this one was dropped"
             self._put(Problem("rate_limit_exceeded", why, retry_after_s=retry_after_s))
-            return
+            return False
+        is_of_use = False
         for item in self._dialect.received(data):
             if isinstance(item, Command):
-                if problem := self._session.take(item):
+                problem = self._session.take(item)
+                is_of_use = is_of_use or not problem
+                if problem:
                     self._put(problem)
             else:
                 self._put(item)
+        return is_of_use
 
     async def _emit(self) -> None:
         while True:
