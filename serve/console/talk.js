@@ -104,14 +104,16 @@ export class Talk {
     this.#send({ type: 'session.input_audio.append', audio });
   }
 
+  // Whether it could be sent.
   #send(message) {
-    this.#socket.send(JSON.stringify(message));
+    const isOpen = this.#socket.readyState === WebSocket.OPEN;
+    if (isOpen) this.#socket.send(JSON.stringify(message));
+    return isOpen;
   }
 
   #hangUp() {
     this.#isEnding = true;
-    if (this.#socket.readyState === WebSocket.OPEN) this.#send({ type: 'session.close' });
-    else this.#socket.close();
+    if (!this.#send({ type: 'session.close' })) this.#socket.close();
     if (this.#lostAt) this.#over();
   }
 
