@@ -12,6 +12,7 @@ from serve.tools.journal import Entry
 
 _MOST_AT_ONCE = 1000  # entries of one transaction
 _MOST_WAITING = 100_000
+_TIDY_EACH = 500  # entries
 
 
 class Audit:
@@ -63,12 +64,16 @@ class Audit:
             return [*database.lines(selection, most, newest_first=True)][::-1]
 
     def _keep_writing(self) -> None:
-        group = self._next_group()
+        group, untidy = self._next_group(), 0
         while group:
             try:
                 with opened(self._url) as database:
                     while group and database.is_there():
                         self._write(database, group)
+                        untidy += len(group)
+                        if untidy >= _TIDY_EACH:
+                            group, untidy = [], 0  # nobody waits if that fails
+                            database.tidy()
                         group = self._next_group()
             except Exception as error:  # whatever it is, nobody may wait for ever
                 for _, future in group:

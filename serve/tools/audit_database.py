@@ -93,6 +93,10 @@ class Database(ABC):
         """A transaction that may change lines."""
 
     @abstractmethod
+    def tidy(self) -> None:
+        """Now and then, while nobody waits for what was written."""
+
+    @abstractmethod
     def damage(self) -> str:
         """What is wrong with the database itself, "" for nothing."""
 
@@ -150,6 +154,7 @@ class Sqlite(Database):
     def set_up(self) -> None:
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = FULL")
+        self.execute("PRAGMA wal_autocheckpoint = 0")  # which is done while somebody waits: `tidy`
         self.execute("PRAGMA secure_delete = ON")  # what is erased is not to stay in the file
 
     def close(self) -> None:
@@ -191,6 +196,9 @@ class Sqlite(Database):
             self._guard()
         # What was erased is in the journal too.
         self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def tidy(self) -> None:
+        self.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def damage(self) -> str:
         found = [text for (text,) in self.execute("PRAGMA integrity_check")]
@@ -268,6 +276,9 @@ class Postgres(Database):
             yield
             self.execute("REVOKE UPDATE, DELETE ON audit FROM CURRENT_USER")
             self.execute("ALTER TABLE audit ENABLE TRIGGER audit_only_grows")
+
+    def tidy(self) -> None:
+        pass
 
     def damage(self) -> str:
         return ""
