@@ -4,6 +4,7 @@ whoever listens, what calls bring to the agent.
 The engine numbers calls; everybody else knows them as `call_SESSION_NUMBER`.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -84,10 +85,11 @@ class Acts:
         waiting = [one for one in self.approvals.values() if one.method in ("voice", "dtmf")]
         if not waiting or digit not in (_YES, _NO):
             return False
-        if digit == _YES:
-            self.desk.approve(waiting[-1].approval_id, "caller", "dtmf")
-        else:
-            self.desk.refuse(waiting[-1].approval_id, "caller")
+        with contextlib.suppress(KeyError, ValueError):  # who presses twice has answered already
+            if digit == _YES:
+                self.desk.approve(waiting[-1].approval_id, "caller", "dtmf")
+            else:
+                self.desk.refuse(waiting[-1].approval_id, "caller")
         return True
 
     # What the desk tells.
