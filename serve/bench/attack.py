@@ -26,6 +26,7 @@ _BLASTS, _BLAST, _BLAST_S = 10, 400_000, 2.0  # messages in each, and how long i
 _TINY = Frame(Opcode.TEXT, b"{").serialize(mask=True)
 _ASKED = 1000  # more than wait for one who does not read
 _WAIT_S = 30.0
+_LONGEST_S = 500.0  # that an attack takes
 
 
 @dataclass
@@ -56,9 +57,10 @@ class Found:
 
 
 def attack(port: int, key: str, messages: int, seed: int) -> Found:
-    """So many messages in all, of all protocols."""
+    """So many messages in all, of all protocols. Raises TimeoutError where the gateway takes no
+    more of them."""
     found = Found()
-    asyncio.run(_attack(port, key, messages, seed, found))
+    asyncio.run(asyncio.wait_for(_attack(port, key, messages, seed, found), _LONGEST_S))
     return found
 
 

@@ -13,6 +13,7 @@ CLOSE_CODES: dict[EndReason, int] = {  # RFC 6455, and those registered since
     "too_slow": 1008,
     "server_ends": 1012,
     "engine_lost": 1011,
+    "fault": 1011,
 }
 
 

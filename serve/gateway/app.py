@@ -6,6 +6,8 @@ that by an event).
 """
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -301,6 +303,7 @@ def app_of(gateway: Gateway, identity: Identity, handoffs: Handoffs) -> Starlett
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         linking = asyncio.create_task(gateway.link.run())
+        linking.add_done_callback(_end_with)
         yield
         await gateway.drain()
         linking.cancel()
@@ -327,6 +330,13 @@ def app_of(gateway: Gateway, identity: Identity, handoffs: Handoffs) -> Starlett
         middleware=[Middleware(CORSMiddleware, **pages)],
         lifespan=lifespan,
     )
+
+
+def _end_with(linking: asyncio.Task[None]) -> None:
+    """Without its link a server is of no use: it ends, and whoever watches it starts another."""
+    if not linking.cancelled():
+        _log.critical("link_failed", exc_info=linking.exception())
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _post(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:

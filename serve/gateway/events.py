@@ -219,7 +219,9 @@ class Problem:
     retry_after_s: float = 0.0
 
 
-EndReason = Literal["hang_up", "no_audio", "too_long", "too_slow", "server_ends", "engine_lost"]
+EndReason = Literal[
+    "hang_up", "no_audio", "too_long", "too_slow", "server_ends", "engine_lost", "fault"
+]
 
 
 @dataclass(frozen=True)

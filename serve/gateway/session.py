@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+import structlog
 
 from model.tool_schema import decodable_tools
 from serve.engine.messages import (
@@ -59,6 +60,7 @@ from serve.tools.desk import Desk
 from serve.tools.runtime import ToolRuntime
 from serve.tools.told import ConfirmationAsked, HandoffFailed
 
+_log = structlog.get_logger()
 _NAP_S = 1.0
 _TOO_MUCH = "more sound came than can wait to be heard: the rest is dropped"
 
@@ -275,7 +277,14 @@ class Session:
     # What the link tells.
 
     def replied(self, reply: Reply) -> None:
-        """What the engine says of this session."""
+        """What the engine says of this session. A fault in it ends the session: it is nobody
+        else's."""
+        try:
+            self._replied(reply)
+        except Exception:
+            self._fail()
+
+    def _replied(self, reply: Reply) -> None:
         match reply:
             case EngineHeard():
                 self._hear(reply)
@@ -413,7 +422,15 @@ class Session:
 
     def _tell(self, event: Event) -> None:
         for listener in [*self._subscribers]:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:
+                self._fail()
+
+    def _fail(self) -> None:
+        """Something here is wrong, which is not the caller's fault."""
+        _log.exception("session_failed", session=self.name)
+        self.end("fault")
 
 
 def _result_of(output: str) -> dict[str, Any]:

@@ -164,8 +164,10 @@ class ClientSocket:
             if is_event:
                 self._metrics.out_s.observe(time.monotonic() - since_s)
 
-    def _messages(self, item: Event | Send | Disconnect) -> Iterable[Send | Disconnect]:
-        return [item] if isinstance(item, Send | Disconnect) else self._dialect.told(item)
+    def _messages(self, item: Event | Send | Disconnect) -> list[Send | Disconnect]:
+        """All at once: what the client says while they are sent must not find the dialect in the
+        middle of an event."""
+        return [item] if isinstance(item, Send | Disconnect) else [*self._dialect.told(item)]
 
     async def _close(self, message: Disconnect) -> None:
         with suppress(TimeoutError):
