@@ -212,7 +212,7 @@ def test_the_file_of_sources_brings_the_tools():
         await sources.open()
         result = await sources.run("order_status", {"order_id": "48192"}, run())
         assert result["order_id"] == "48192"
-        tools = [tool.name for tool in await sources.declared()]
+        tools = [tool.name for tool in (await sources.listed())["front_desk"]]
         await sources.close()
         return tools
 
@@ -228,6 +228,6 @@ def test_its_configuration_has_a_rule_for_each_tool(tmp_path: Path) -> None:
         runtime = ToolRuntime(instantiate(cfg.tools))
         await runtime.open()
         await runtime.close()
-        return {tool.name for tool in runtime.declared}
+        return {tool.name for tool in runtime.listed["front_desk"]}
 
     assert asyncio.run(names()) == {*Policy.load(FOLDER / "policy.yaml").rules}

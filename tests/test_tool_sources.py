@@ -635,7 +635,8 @@ def test_a_source_cannot_take_over_the_tool_of_another():
         late, owner = Fake("a", result="late"), Fake("b", result="owner")
         sources = await opened(late=late, owner=owner)
         late.names = ("a", "b", "c")
-        assert [tool.name for tool in await sources.declared()] == ["a", "c", "b"]
+        listed = (await sources.listed()).values()
+        assert [tool.name for tools in listed for tool in tools] == ["a", "c", "b"]
         assert (await sources.run("b", {}, run()))["result"] == "owner"
         assert (await sources.run("c", {}, run()))["result"] == "late"
 
@@ -699,7 +700,8 @@ def test_a_file_lists_sources(tmp_path):
         sources = written(tmp_path, f"{SHOP}\nsums: {server}\n")
         try:
             await sources.open()
-            names = [tool.name for tool in await sources.declared()]
+            listed = (await sources.listed()).values()
+            names = [tool.name for tools in listed for tool in tools]
             assert names[:3] == ["wait", "order", "add"]
             assert await sources.run("wait", {"count": 4}, run()) == {"result": 4}
             assert await sources.run("add", {"a": 1, "b": 2}, run()) == {"sum": 3}

@@ -38,6 +38,7 @@ from serve.gateway.acts import Acts
 from serve.gateway.events import Ended, Event, Started, ToolEvent
 from serve.gateway.events import Settings as SessionSettings
 from serve.gateway.limits import Tenant
+from serve.gateway.toolbox import Toolbox
 from serve.tools.call import State
 from serve.tools.runtime import ToolRuntime, ToolsConfig
 from serve.tools.source import ToolError
@@ -420,7 +421,9 @@ def test_what_policy_redacts_never_goes_out(tmp_path, path):
         ):
             upstream: Any = SimpleNamespace(give=lambda *_: None, tell=lambda *_: None)
             heard = functools.partial(tell, webhooks, "s1")
-            desk = Acts("s1", "shop", tools, upstream, heard).desk
+            box = Toolbox(tools)
+            box.take(SessionSettings())
+            desk = Acts("s1", "shop", tools, box, upstream, heard).desk
             desk.made(1, "look_up", {"phone": PHONE, "name": "Ann"}, 0.9)
             await desk.over()
             desk.hand_off("requested")

@@ -131,7 +131,8 @@ class Stage:
             runner = Runner(policy, self.modes, self.journal, self.loop.time)
             deliver = others.get("deliver", lambda *given: self.delivered.append(given))
             tell = others.get("tell", self.told.append)
-            return Desk("s1", tenant, runner, sources, deliver, tell, self.loop.time)
+            about = (runner, sources, deliver, tell, others.get("confirmed", ()))
+            return Desk("s1", tenant, *about, self.loop.time)
 
         self.desk = self.loop.run_until_complete(make())
 

@@ -39,7 +39,7 @@ _LAST_S = 1.0  # whose answers may still be under way
 @dataclass
 class _Attack:
     """From when until when there were others, and what they found; MiB of the gateway's when all
-    was as before; files that it still has for those who are deaf."""
+    was as before; sockets that it still has for those who are deaf."""
 
     begun_s: float
     over_s: float
@@ -69,10 +69,10 @@ class Hostile:
         gateway's log, what it does not give back, and how the good caller fared. There are two
         attacks, each of half of the messages: what malloc keeps of the first does for the other."""
         with GatewayProcess(_ROOM, tenants=_TENANTS, **_LIMITS) as gateway:
-            files, caller = gateway.open_files(), WebCaller(gateway.port, "live", key="good")
+            sockets, caller = gateway.open_sockets(), WebCaller(gateway.port, "live", key="good")
             attacks = asyncio.run(self._attacks(gateway, caller))
             sessions = gateway.wait_for_sessions(0)
-            files = gateway.open_files() - files
+            sockets = gateway.open_sockets() - sockets
             faults = _faults(gateway.log)
         before = [took_s for said_s, took_s in answered_s(caller) if said_s < attacks[0].begun_s]
         told = [took_s for said_s, took_s in answered_s(caller) if _is_during(said_s, attacks)]
@@ -91,8 +91,8 @@ class Hostile:
             ),
             "hostile_faults": exact(faults, messages, "faults"),
             "hostile_sessions_left": exact(sessions, messages, "sessions"),
-            "hostile_files_left": exact(files, messages, "files"),
-            "hostile_deaf_left": exact(deaf_left, 5 * self.deaf or 1, "files"),
+            "hostile_sockets_left": exact(sockets, messages, "sockets"),
+            "hostile_deaf_left": exact(deaf_left, 5 * self.deaf or 1, "sockets"),
             "hostile_memory_growth": exact(growth, len(attacks), "share"),
             "hostile_unanswered": exact(len(unanswered), len(said), "frames"),
             "hostile_late": exact(late, len(told), "share"),
@@ -117,14 +117,14 @@ class Hostile:
             async with caller:
                 frames = numbered(int(_LONGEST_S / FRAME_S))
                 talking = asyncio.create_task(caller.say(frames, FRAME_S))
-                files = gateway.open_files()
+                sockets = gateway.open_sockets()
                 await asyncio.sleep(self.before_s)
-                attacks = [await self._attack(gateway, pool, files, seed) for seed in (0, 1)]
+                attacks = [await self._attack(gateway, pool, sockets, seed) for seed in (0, 1)]
                 talking.cancel()
         return attacks
 
     async def _attack(
-        self, gateway: GatewayProcess, pool: ProcessPoolExecutor, files: int, seed: int
+        self, gateway: GatewayProcess, pool: ProcessPoolExecutor, sockets: int, seed: int
     ) -> _Attack:
         loop, port, begun_s = asyncio.get_running_loop(), gateway.port, time.monotonic()
         await loop.run_in_executor(pool, deaf, port, "others", self.deaf)
@@ -132,9 +132,9 @@ class Hostile:
         flooding = loop.run_in_executor(pool, flood, port, "others", self.messages // 40)
         found, flooded = await attacking, await flooding
         over_s = time.monotonic()
-        while gateway.open_files() > files and time.monotonic() < over_s + self.settle_s:
+        while gateway.open_sockets() > sockets and time.monotonic() < over_s + self.settle_s:
             await asyncio.sleep(_EACH_S)
-        left = (gateway.resident_mib(), gateway.open_files() - files)
+        left = (gateway.resident_mib(), gateway.open_sockets() - sockets)
         return _Attack(begun_s, over_s, found, flooded, *left)
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from serve.engine.messages import Acted
 from serve.gateway.events import CallCancelled, CallMade, Event, ToolEvent
+from serve.gateway.toolbox import Toolbox
 from serve.gateway.upstream import Upstream
 from serve.tools.call import State
+from serve.tools.desk import Desk
 from serve.tools.policy import Delivery
 from serve.tools.runtime import ToolRuntime
 from serve.tools.told import ConfirmationAsked, Told, ToolChanged
@@ -32,10 +34,12 @@ class Acts:
         session: str,
         tenant: str,
         tools: ToolRuntime,
+        box: Toolbox,
         upstream: Upstream,
         tell: Callable[[Event], None],
     ) -> None:
-        self.desk = tools.desk(session, tenant, self._deliver, self._told)
+        told = (self._deliver, self._told)
+        self.desk = Desk(session, tenant, tools.runner, box.sources, *told, box.confirmed)
         self.approvals: dict[str, ConfirmationAsked] = {}
         self._policy, self._upstream, self._tell = tools.policy, upstream, tell
         self._number = -1  # of the newest frame

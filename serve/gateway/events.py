@@ -10,20 +10,39 @@ from typing import Any, Literal
 
 from model.frame import FRAME_MS
 from serve.gateway.audio import AudioFormat
+from serve.tools.source import Declared
 from serve.tools.told import Told
+
+
+@dataclass(frozen=True)
+class ServerTools:
+    """Which tools of one of this server's sources an agent has: all, or those of some `names`; and
+    for which of them the client is asked, whatever policy says (it may ask for more)."""
+
+    source: str
+    names: tuple[str, ...] | None = None
+    only_reads: bool = False
+    confirmed: tuple[str, ...] = ()
+    confirms_all: bool = False
+
+    def is_confirmed(self, tool: str) -> bool:
+        """Whether the client is asked about a tool's calls."""
+        return self.confirms_all or tool in self.confirmed
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a session is set to: the agent's role, the tools that the client runs (each with `name`,
-    `description`, `parameters` as JSON Schema), and the sound each way. `voice` is what the client
-    calls the agent's: models have one so far, so any name means that."""
+    `description`, `parameters` as JSON Schema), those that this server runs, and the sound each
+    way. `voice` is what the client calls the agent's: models have one so far, so any name means
+    that."""
 
     instructions: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
     voice: str = "ava"
     input_format: AudioFormat = field(default_factory=AudioFormat)
     output_format: AudioFormat = field(default_factory=AudioFormat)
+    server_tools: tuple[ServerTools, ...] | Literal["all"] = "all"
 
 
 # Commands: what a client wants.
@@ -38,6 +57,7 @@ class Configure:
     voice: str | None = None
     input_format: AudioFormat | None = None
     output_format: AudioFormat | None = None
+    server_tools: tuple[ServerTools, ...] | Literal["all"] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,11 +149,13 @@ Command = (
 @dataclass(frozen=True)
 class Started:
     """The session is there and audio may come. The first event of all; `resume_token` lets its
-    client come back to it on another socket."""
+    client come back to it on another socket. `server_tools` are those that this server runs for
+    it, by their sources."""
 
     session_id: str
     settings: Settings
     resume_token: str
+    server_tools: Mapping[str, tuple[Declared, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,6 +163,13 @@ class Configured:
     """The settings are these now."""
 
     settings: Settings
+
+
+@dataclass(frozen=True)
+class ServerToolsListed:
+    """The tools that this server runs for the session are these now, by their sources."""
+
+    server_tools: Mapping[str, tuple[Declared, ...]]
 
 
 @dataclass(frozen=True)
@@ -234,6 +263,7 @@ class Ended:
 Event = (
     Started
     | Configured
+    | ServerToolsListed
     | Heard
     | CallMade
     | CallCancelled

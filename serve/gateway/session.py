@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 import structlog
 
-from model.tool_schema import decodable_tools
 from serve.engine.messages import (
     Acted,
     Closed,
@@ -46,6 +45,7 @@ from serve.gateway.events import (
     Problem,
     Refuse,
     Say,
+    ServerToolsListed,
     Settings,
     Started,
     TakenOver,
@@ -54,6 +54,7 @@ from serve.gateway.events import (
 from serve.gateway.link import Link
 from serve.gateway.metrics import Metrics
 from serve.gateway.pace import Pace, PaceConfig
+from serve.gateway.toolbox import Toolbox
 from serve.gateway.upstream import Upstream
 from serve.gateway.watched import Frame, Watched, is_voiced
 from serve.tools.desk import Desk
@@ -119,8 +120,9 @@ class Session:
         self._opened: asyncio.Future[Opened] | None = None
         self._changed = asyncio.Event()  # the pace may have to wait for something else
         self._upstream = Upstream(name, seed, link, traceparent)
-        self._tools, self._watched = tools, Watched()
-        self._acts = Acts(name, tenant, tools, self._upstream, self._tell)
+        self._box, self._watched = Toolbox(tools), Watched()
+        self._acts = Acts(name, tenant, tools, self._box, self._upstream, self._tell)
+        self._unsubscribe = tools.subscribe(self._tools_listed)
         self._heard = -1  # the newest frame that was answered
         self._said_s = clock()  # when sound came last
         self._is_dropping = False
@@ -128,7 +130,7 @@ class Session:
     @property
     def started(self) -> Started:
         """What a client is told first, on each of its sockets."""
-        return Started(self.name, self.settings, self.resume_token)
+        return Started(self.name, self.settings, self.resume_token, self._box.listed)
 
     @property
     def frames(self) -> int:
@@ -162,10 +164,11 @@ class Session:
                 raise AtCapacity("no_engine", "there is no engine at the moment", 1.0)
             self._link.join(self)
             self._opened = asyncio.get_running_loop().create_future()
-            self._upstream.open(self.settings, self._all_tools(self.settings))
+            self._upstream.open(self.settings, self._box.take(self.settings))
             await asyncio.wait_for(self._opened, wait_s)
         except BaseException as error:
             self._link.leave(self)
+            self._unsubscribe()
             self.desk.end()
             if isinstance(error, TimeoutError):
                 raise AtCapacity("no_engine", "the engine does not answer", 1.0) from None
@@ -242,6 +245,7 @@ class Session:
         self.ended = Ended(reason)
         self._metrics.ended.labels(reason).inc()
         self._link.leave(self)
+        self._unsubscribe()
         self.desk.end()
         self._tell(self.ended)
         self._changed.set()
@@ -321,17 +325,31 @@ class Session:
         if problem := self._problem_with(settings):
             return problem
         old, self.settings = self.settings, settings
+        is_same = (settings.tools, settings.server_tools) == (old.tools, old.server_tools)
+        tools = None if is_same else self._box.take(settings)
         if not self._pace.has_begun:
             self._pace.incoming = Incoming(settings.input_format)
             self._outgoing = Outgoing(settings.output_format)
-            if (old.instructions, old.tools) != (settings.instructions, settings.tools):
-                self._upstream.open(settings, self._all_tools(settings))
+            if tools is not None or settings.instructions != old.instructions:
+                self._upstream.open(settings, self._box.take(settings))
         else:
             text = settings.instructions if settings.instructions != old.instructions else ""
-            is_same = settings.tools == old.tools
-            self._upstream.tell(text, None if is_same else self._all_tools(settings))
+            self._upstream.tell(text, tools)
         self._tell(Configured(settings))
+        if command.server_tools is not None:
+            self._tell(ServerToolsListed(self._box.listed))
         return None
+
+    def _tools_listed(self) -> None:
+        """The server has other tools than before."""
+        if self._opened is None or not self._box.is_outdated(self.settings):
+            return
+        tools = self._box.take(self.settings)
+        if self._pace.has_begun:
+            self._upstream.tell("", tools)
+        else:
+            self._upstream.open(self.settings, tools)
+        self._tell(ServerToolsListed(self._box.listed))
 
     def _problem_with(self, settings: Settings) -> Problem | None:
         """What is wrong with new settings, if anything is."""
@@ -343,19 +361,11 @@ class Session:
             self.settings.output_format,
         ):
             return Problem("format_is_fixed", "formats can't change once there is sound", "format")
-        own = {tool.name for tool in self._tools.declared}
-        if taken := [tool["name"] for tool in settings.tools if tool.get("name") in own]:
-            message = f"tool {taken[0]!r} is one that this server runs: take another name"
-            return Problem("invalid_tools", message, "tools")
         try:
-            decodable_tools(self._all_tools(settings))
+            self._box.check(settings)
         except ValueError as error:
             return Problem("invalid_tools", str(error), "tools")
         return None
-
-    def _all_tools(self, settings: Settings) -> list[dict[str, Any]]:
-        """The client's and the server's."""
-        return [dict(tool) for tool in (*settings.tools, *self._tools.as_settings)]
 
     def _answer(self, call_id: str, output: str) -> Problem | None:
         if len(output) > self._config.text_length:

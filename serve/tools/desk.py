@@ -6,7 +6,7 @@ what becomes of them goes out. It is the only thing that starts a tool; how a ca
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import structlog
 
@@ -20,7 +20,7 @@ from serve.tools.life import Life
 from serve.tools.modes import Change
 from serve.tools.policy import Delivery, Method
 from serve.tools.runner import Runner
-from serve.tools.source import Source
+from serve.tools.source import Runs
 from serve.tools.told import HandoffRequested, ModeChanged, ResultGiven, Told
 
 _LONGEST = 100  # letters of an approver's name
@@ -31,7 +31,8 @@ _log = structlog.get_logger()
 
 class Desk:
     """One session's. `sources` has the source of each tool that the server runs, and may change;
-    the other tools are the client's. What calls bring goes to `deliver(number, result, how)`, what
+    the other tools are the client's. `confirmed` are the tools whose calls the client wants to be
+    asked about, and may change too. What calls bring goes to `deliver(number, result, how)`, what
     happens to them to `tell`. All functions are for the event loop. `clock` gives Unix time."""
 
     def __init__(
@@ -39,16 +40,17 @@ class Desk:
         session: str,
         tenant: str,
         runner: Runner,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, Runs],
         deliver: Callable[[int, Result, Delivery], None],
         tell: Callable[[Told], None],
+        confirmed: Container[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._session, self._tenant, self._runner, self._sources = session, tenant, runner, sources
         self._deliver, self._tell = deliver, tell
         self._ledger = Ledger(runner.journal, tell)
         self._floor = Floor()
-        gate = Gate(runner, self._ledger, self._floor, tell, clock)
+        gate = Gate(runner, self._ledger, self._floor, confirmed, tell, clock)
         self._life = Life(runner, self._ledger, gate, sources, self._give, self._not_undone)
         self._errands: dict[int, Errand] = {}
         self._by_id: dict[str, Errand] = {}

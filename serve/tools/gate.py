@@ -1,7 +1,7 @@
 """What stands between a call and its start: the floor, policy, a human's word, the mode."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from serve.tools.approvals import Approval
@@ -28,18 +28,20 @@ class Floor:
 
 
 class Gate:
-    """That of one session. It asks humans by `ask`; `clock` gives Unix time."""
+    """That of one session, whose client wants to be asked about calls of the tools `confirmed`. It
+    asks humans by `ask`; `clock` gives Unix time."""
 
     def __init__(
         self,
         runner: Runner,
         ledger: Ledger,
         floor: Floor,
+        confirmed: Container[str],
         ask: Callable[[ConfirmationAsked], None],
         clock: Callable[[], float],
     ) -> None:
         self._runner, self._ledger, self._floor = runner, ledger, floor
-        self._ask, self._clock = ask, clock
+        self._confirmed, self._ask, self._clock = confirmed, ask, clock
 
     async def lead_up(self, one: Errand) -> list[State]:
         """Until it may run. Returns the states on the way that are still to be written: where
@@ -85,6 +87,8 @@ class Gate:
             return one.rule.confirmation
         if self._mode(one.call) is Mode.CONFIRM_ALL:
             return "console"
+        if one.call.tool in self._confirmed:
+            return "dtmf"
         return "voice" if one.call.confidence < one.rule.min_confidence else None
 
     async def _confirm(self, one: Errand, method: Method) -> None:

@@ -20,7 +20,7 @@ from serve.tools.gate import Gate, Unwanted
 from serve.tools.journal import NOT_WRITTEN
 from serve.tools.ledger import Ledger
 from serve.tools.runner import Refused, Runner
-from serve.tools.source import Source, ToolError
+from serve.tools.source import Runs, ToolError
 
 _GRACE_S = 0.5  # after its deadline, for a write to say itself what became of it
 _BROKEN = ("unavailable", "timeout")  # said by a tool that does not work; the rest is its answer
@@ -36,7 +36,7 @@ class Life:
         runner: Runner,
         ledger: Ledger,
         gate: Gate,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, Runs],
         give: Callable[[Errand, str], None],
         lost: Callable[[Errand], None],
     ) -> None:

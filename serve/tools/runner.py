@@ -21,7 +21,7 @@ from serve.tools.call import Call
 from serve.tools.journal import Entry, Journal
 from serve.tools.modes import Modes
 from serve.tools.policy import Policy, Rule
-from serve.tools.source import Run, Source, ToolError
+from serve.tools.source import Run, Runs, ToolError
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _JITTER_S = 0.1, 2.0, 0.1  # between tries
 _parsed = functools.cache(limits.parse_many)
@@ -97,7 +97,7 @@ class Runner:
 
     async def run(
         self,
-        source: Source,
+        source: Runs,
         call: Call,
         rule: Rule,
         check: Callable[[], None],

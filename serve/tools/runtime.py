@@ -8,14 +8,13 @@ from pathlib import Path
 
 from model.tool_schema import decodable_tools
 from serve.tools.audit import Audit
-from serve.tools.desk import Desk
-from serve.tools.errand import Result
 from serve.tools.modes import Modes, keep
-from serve.tools.policy import Delivery, Policy
+from serve.tools.policy import Policy
 from serve.tools.runner import Runner
-from serve.tools.source import Declared, Source
+from serve.tools.source import Declared
 from serve.tools.sources import Sources, read_sources
-from serve.tools.told import Told
+
+_LOOK_S = 2.0  # from one look at what tools there are to the next
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class ToolsConfig:
 
 
 class ToolRuntime:
-    """One for a server, on its event loop. `open` it before anybody comes in."""
+    """One for a server, on its event loop. `open` it before anybody comes in. `listed` are the
+    tools that the server has now, by their sources."""
 
     def __init__(self, config: ToolsConfig) -> None:
         """Raises ValueError where a file is wrong, OSError where there is none or no audit log."""
@@ -47,40 +47,39 @@ class ToolRuntime:
         self.audit = Audit(config.audit, key)
         self.modes = Modes(Path(config.modes) if config.modes else None)
         self.runner = Runner(self.policy, self.modes, self.audit)
-        self.declared: tuple[Declared, ...] = ()
-        self._keeping: asyncio.Task[None] | None = None
+        self.listed: Mapping[str, tuple[Declared, ...]] = {}
+        self._listeners: list[Callable[[], None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Raises ValueError where the tools of the sources can't be an agent's."""
         await self.sources.open()
-        self.declared = tuple(await self.sources.declared())
-        decodable_tools(self.as_settings)
-        self._keeping = asyncio.create_task(keep(self.modes, self.audit))
+        self.listed = await self.sources.listed()
+        decodable_tools([tool.as_setting for tools in self.listed.values() for tool in tools])
+        keeping = (keep(self.modes, self.audit), self._keep_listing())
+        self._tasks = [asyncio.create_task(one) for one in keeping]
 
-    @property
-    def as_settings(self) -> tuple[Mapping[str, object], ...]:
-        """The tools that the server runs, as agents are told of them."""
-        return tuple(
-            {"name": one.name, "description": one.description, "parameters": one.parameters}
-            for one in self.declared
-        )
-
-    def desk(
-        self,
-        session: str,
-        tenant: str,
-        deliver: Callable[[int, Result, Delivery], None],
-        tell: Callable[[Told], None],
-    ) -> Desk:
-        """A session's."""
-        sources: Mapping[str, Source] = {one.name: self.sources for one in self.declared}
-        return Desk(session, tenant, self.runner, sources, deliver, tell)
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """`listener` is called whenever other tools are listed, until what is returned is."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     async def close(self) -> None:
         """Once nothing runs any more."""
-        if self._keeping:
-            self._keeping.cancel()
-            await asyncio.wait([self._keeping])
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         self.modes.close()
         await self.sources.close()
         await asyncio.to_thread(self.audit.close)
+
+    async def _keep_listing(self) -> None:
+        """An MCP server may come later than this one, and may have other tools at any time."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            listed = await self.sources.listed()
+            if listed != self.listed:
+                self.listed = listed
+                for listener in [*self._listeners]:
+                    listener()

@@ -39,16 +39,26 @@ class Declared:
     parameters: Mapping[str, Any]
     hints: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def as_setting(self) -> dict[str, Any]:
+        """The same as an engine is told of it."""
+        about = {"name": self.name, "description": self.description}
+        return {**about, "parameters": self.parameters}
 
-class Source(Protocol):
+
+class Runs(Protocol):
+    """Whoever runs some tools."""
+
+    async def run(self, tool: str, arguments: Mapping[str, Any], run: Run) -> dict[str, Any]:
+        """What a call brings. Raises ToolError; may be cancelled."""
+        ...
+
+
+class Source(Runs, Protocol):
     """Some tools that this server runs."""
 
     async def declared(self) -> Sequence[Declared]:
         """Those that there are now."""
-        ...
-
-    async def run(self, tool: str, arguments: Mapping[str, Any], run: Run) -> dict[str, Any]:
-        """What a call brings. Raises ToolError; may be cancelled."""
         ...
 
     async def close(self) -> None:

@@ -57,23 +57,26 @@ class Sources:
         if clashes:
             raise ValueError("; ".join(clashes))
 
-    async def declared(self) -> list[Declared]:
-        """All that there are now. One whose name is another source's is left out."""
+    async def listed(self) -> dict[str, tuple[Declared, ...]]:
+        """All that there are now, by source. One whose name is another source's is left out."""
         tools, clashes = await self._found()
         for clash in clashes:
             _log.error("tool_left_out", why=clash)
         return tools
 
-    async def _found(self) -> tuple[list[Declared], list[str]]:
+    async def _found(self) -> tuple[dict[str, tuple[Declared, ...]], list[str]]:
         found = await asyncio.gather(*(source.declared() for source in self._sources.values()))
-        tools, clashes = [], []
+        tools: dict[str, tuple[Declared, ...]] = {}
+        clashes: list[str] = []
         for name, declared in zip(self._sources, found, strict=True):
-            for tool in declared:
-                owner = self._owners.setdefault(tool.name, name)
-                if owner == name:
-                    tools.append(tool)
-                else:
-                    clashes.append(f"tool {tool.name!r} is of both source {owner} and {name}")
+            owners = [self._owners.setdefault(tool.name, name) for tool in declared]
+            pairs = [*zip(declared, owners, strict=True)]
+            tools[name] = tuple(tool for tool, owner in pairs if owner == name)
+            clashes += [
+                f"tool {tool.name!r} is of both source {owner} and {name}"
+                for tool, owner in pairs
+                if owner != name
+            ]
         return tools, clashes
 
     async def run(self, tool: str, arguments: Mapping[str, Any], run: Run) -> dict[str, Any]:
