@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from scripted_server import scripted_server
+from test_tool_calls import front_desk
 
 PYTHON = os.environ.get("CLIENTS_PYTHON", "")
 EXAMPLES = Path(__file__).parent.parent / "serve" / "examples"
@@ -94,7 +95,11 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=CALLS)
 def call(request: pytest.FixtureRequest, server: str, recording: Path) -> Call:
-    example, heard = CALLS[request.param], recording.with_name(f"{request.param}.wav")
+    return held(CALLS[request.param], server, recording, request.param)
+
+
+def held(example: Example, server: str, recording: Path, name: str) -> Call:
+    heard = recording.with_name(f"{name}.wav")
     path = EXAMPLES / example.script
     runtime = PYTHON if path.suffix == ".py" else str(Path(PYTHON).with_name("node"))
     command = [runtime, str(path), *example.arguments, server, str(recording), str(heard)]
@@ -147,3 +152,17 @@ def test_the_caller_takes_the_floor(call: Call) -> None:
     if call.example.tells_interruption:
         at_s = [event["at_s"] for event in call.events if event["event"] == "interrupted"]
         assert any(BARGE_IN[0] < moment < LATEST for moment in at_s)
+
+
+def test_an_agents_client_uses_and_confirms_what_the_server_runs(
+    tmp_path: Path, recording: Path
+) -> None:
+    example = Example("node/openai_agents_server_tools.mjs")
+    with front_desk(tmp_path) as url:
+        call = held(example, url, recording, "server-tools")
+    assert not call.code, call.errors
+    assert "error" not in call.names, call.first("error")
+    assert call.first("tools")["names"] == ["order_status"]
+    assert call.names.index("asked") < call.names.index("tool_call")
+    assert json.loads(call.first("tool_call")["output"])["order_id"] == "48192"
+    assert "agent_speaks" in call.names  # of what it has brought

@@ -121,7 +121,7 @@ def test_an_update_configures_and_is_told_back():
         },
     )
     mulaw, pcm = AudioFormat("mulaw", 8000), AudioFormat("pcm16", 16000)
-    assert configure == Configure("Help.", (TOOL,), "anna", mulaw, pcm)
+    assert configure == Configure("Help.", (TOOL,), "anna", mulaw, pcm, "all")
     (updated,) = client.tell(Configured(Settings("Help.", (TOOL,), "anna", mulaw, pcm)))
     session = updated["session"]
     assert updated["type"] == "session.updated"
@@ -164,7 +164,7 @@ def test_formats_change_only_before_audio():
     ("session", "param"),
     [
         ({"type": "transcription"}, "session.type"),
-        ({"tools": [{"type": "mcp", "server_label": "x"}]}, "session.tools[0].type"),
+        ({"tools": [{"type": "mcp"}]}, "session.tools[0].server_label"),
         ({"tools": [{"type": "function"}]}, "session.tools[0].name"),
         ({"tools": [{"type": "function", "name": "../x"}]}, "session.tools[0].name"),
         ({"instructions": 5}, "session.instructions"),

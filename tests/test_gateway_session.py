@@ -24,7 +24,10 @@ def on_a_loop(test: Callable[[Path], Coroutine[Any, Any, None]]) -> Callable[[Pa
 
 
 async def opened(folder: Path) -> Session:
-    tools = ToolRuntime(ToolsConfig(audit=str(folder / "audit.sqlite")))
+    return await opened_with(ToolRuntime(ToolsConfig(audit=str(folder / "audit.sqlite"))))
+
+
+async def opened_with(tools: ToolRuntime) -> Session:
     metrics = Metrics()
     link = Link(["ipc:///nobody"], metrics)
     link.lost_s = None

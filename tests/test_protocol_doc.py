@@ -5,6 +5,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +35,7 @@ from serve.gateway.events import (
     HandedBack,
     Heard,
     Problem,
+    ServerToolsListed,
     Settings,
     Started,
     TakenOver,
@@ -41,6 +43,7 @@ from serve.gateway.events import (
 )
 from serve.gateway.page import PageMessage
 from serve.tools.call import State
+from serve.tools.source import Declared
 from serve.tools.told import (
     ConfirmationAsked,
     HandoffFailed,
@@ -232,6 +235,15 @@ def realtime_tour() -> Iterator[Tour]:
             {"type": "conversation.item.delete", **agents},
         )  # fmt: skip
         tour.act()
+        tools = [{"type": "mcp", "server_label": "shop"}]
+        tour.send({"type": "session.update", "session": {"type": "realtime", "tools": tools}})
+        tour.tell(ServerToolsListed({"shop": (Declared("find", "Finds.", {}),)}))
+        changed = TOLD[0]
+        assert isinstance(changed, ToolChanged)
+        for state in (State.RUNNING, State.SUCCEEDED):
+            tour.tell(ToolEvent(0, replace(changed, state=state)))
+        tour.tell(ToolEvent(0, replace(changed, call_id="call_2", state=State.FAILED)))
+        tour.hear(10, "nobody")
         yield tour
 
 

@@ -22,10 +22,12 @@ from serve.dialects.realtime_agent import AgentTurns
 from serve.dialects.realtime_caller import CallerTurns
 from serve.dialects.realtime_events import ClientError
 from serve.dialects.realtime_items import Item, Items
+from serve.dialects.realtime_server_calls import ServerCalls
 from serve.dialects.realtime_session import SessionConfig
 from serve.dialects.writing import Refusal, Writer, sent
 from serve.gateway.events import (
     Answer,
+    Approve,
     Begin,
     CallMade,
     ClearAudio,
@@ -37,9 +39,13 @@ from serve.gateway.events import (
     Heard,
     Note,
     Problem,
+    Refuse,
     Say,
+    ServerToolsListed,
     Started,
+    ToolEvent,
 )
+from serve.tools.source import Declared
 
 _MAX_CALLS = 512
 
@@ -63,6 +69,7 @@ class Realtime:
         self._islands = Islands()
         self._caller = CallerTurns(self._writer, self._items)
         self._agent = AgentTurns(self._writer, self._items, self._islands, sends_audio)
+        self._server_calls = ServerCalls(self._writer, self._items, self._agent)
         self._hears_apart = not sends_audio
         self._has_heard = False
         self._calls: dict[str, Literal["here", "earlier"]] = {}  # where each call_id was made
@@ -93,14 +100,19 @@ class Realtime:
                 self._writer.session_id = event.session_id
                 self._config.settings = event.settings
                 yield self._tell_session("created", **self._writer.resumption(event))
+                yield from self._list(event.server_tools)
             case Configured():
                 self._config.settings = event.settings
                 yield self._tell_session("updated")
+            case ServerToolsListed(server_tools):
+                yield from self._list(server_tools)
             case Heard():
                 yield from self._hear(event)
             case CallMade():
                 self._remember_call(event.call_id, "here")
-                yield from self._agent.call(event)
+                yield from self._agent.part(lambda response: response.call(event))
+            case ToolEvent(told=told) if self._config.has_server_tools:
+                yield from self._server_calls.tell(told)
             case Problem(code, message, param, retry_after_s):
                 yield self._writer.error(Refusal(code, message, param or None, None, retry_after_s))
             case Ended():
@@ -163,6 +175,10 @@ class Realtime:
                 fields |= {"call_id": wanted.call_id, "name": wanted.name}
                 fields |= {"arguments": wanted.arguments}
                 command = Note(f"You have called before: {wanted.name} {wanted.arguments}")
+            case events.ApprovalItem(approval, is_yes):
+                fields = {"type": "mcp_approval_response", "approval_request_id": approval}
+                fields |= {"approve": is_yes, "reason": wanted.reason}
+                command = (Approve if is_yes else Refuse)(approval)
             case events.FunctionOutputItem():
                 fields = {"type": "function_call_output", "status": "completed"}
                 fields |= {"call_id": wanted.call_id, "output": wanted.output}
@@ -199,6 +215,10 @@ class Realtime:
             yield Note(text)
 
     # What a client is told.
+
+    def _list(self, server_tools: Mapping[str, tuple[Declared, ...]]) -> Iterator[Send]:
+        if self._config.has_server_tools:
+            yield from self._server_calls.list(server_tools)
 
     def _hear(self, frame: Heard) -> Iterator[Send]:
         if self._hears_apart:

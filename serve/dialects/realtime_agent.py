@@ -1,7 +1,7 @@
 """The agent's side as Realtime's clients know it: responses, one at a time."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from serve.dialects.dialect import Send
@@ -16,7 +16,8 @@ from serve.dialects.realtime_events import ClientError
 from serve.dialects.realtime_items import Items
 from serve.dialects.realtime_response import Response
 from serve.dialects.writing import Writer
-from serve.gateway.events import CallMade
+
+Part = Callable[[Response], Iterator[Send]]
 
 _NUDGE_FRAMES = 12  # that the agent has to begin an answer to a nudge
 _MAX_NUDGES = 8
@@ -33,7 +34,7 @@ class AgentTurns:
         self._islands = islands
         self._sends_audio = sends_audio
         self._response: Response | None = None
-        self._calls: list[CallMade] = []  # that could not be told yet
+        self._parts: list[Part] = []  # that could not be told yet
         self._nudges: deque[dict[str, str] | None] = deque()  # their metadata
         self._nudged_frames = 0
 
@@ -56,15 +57,16 @@ class AgentTurns:
 
     def end_frame(self) -> Iterator[Send]:
         """All that a frame brought has been told: what waited for the time of a response comes."""
-        yield from self._tell_calls()
+        yield from self._tell_parts()
         is_idle = self._response is None and bool(self._nudges)
         self._nudged_frames = self._nudged_frames + 1 if is_idle else 0
         if self._nudged_frames >= _NUDGE_FRAMES and self._islands.may_answer:
             yield from self._answer_nudge("")
 
-    def call(self, call: CallMade) -> Iterator[Send]:
-        self._calls.append(call)
-        yield from self._tell_calls()
+    def part(self, part: Part) -> Iterator[Send]:
+        """Something that belongs into a response, as soon as there may be one."""
+        self._parts.append(part)
+        yield from self._tell_parts()
 
     def nudge(self, metadata: dict[str, str] | None) -> None:
         """The client wants a response, which is to tell back `metadata`. ClientError if too many
@@ -93,15 +95,15 @@ class AgentTurns:
         if self._response:
             yield from self.cancel(None)
 
-    def _tell_calls(self) -> Iterator[Send]:
-        while self._calls and (self._response or self._islands.may_answer):
-            call = self._calls.pop(0)
+    def _tell_parts(self) -> Iterator[Send]:
+        while self._parts and (self._response or self._islands.may_answer):
+            part = self._parts.pop(0)
             if self._response:
-                yield from self._response.call(call)
+                yield from part(self._response)
                 continue
             response = self._new_response()
             yield from response.open()
-            yield from response.call(call)
+            yield from part(response)
             yield from response.close()
 
     def _answer_nudge(self, cancelled_by: Literal["client_cancelled", ""]) -> Iterator[Send]:

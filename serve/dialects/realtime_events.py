@@ -10,6 +10,7 @@ from serve.dialects.reading import (
     Fault,
     Format,
     Function,
+    McpTools,
     Message,
     Text,
     check_depth,
@@ -31,11 +32,14 @@ class ClientError(ValueError):
         self.code, self.message, self.param = code, message, param
 
 
-class FunctionTool(Function, kw_only=True):
+class FunctionTool(Function, tag_field="type", tag="function", kw_only=True):
     """A tool that the client runs."""
 
-    type: Literal["function"]
     name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class McpTool(McpTools, tag_field="type", tag="mcp"):
+    """Tools that this server runs."""
 
 
 class InputChange(msgspec.Struct):
@@ -74,7 +78,7 @@ class SessionChange(msgspec.Struct):
 
     type: Literal["realtime"] = "realtime"
     instructions: Text | UnsetType | None = UNSET
-    tools: Annotated[list[FunctionTool], Meta(max_length=128)] | UnsetType | None = UNSET
+    tools: Annotated[list[FunctionTool | McpTool], Meta(max_length=128)] | UnsetType | None = UNSET
     output_modalities: list[Literal["audio", "text"]] | UnsetType | None = UNSET
     audio: AudioChange | None = None
     tool_choice: str | dict[str, Any] | UnsetType | None = UNSET
@@ -123,6 +127,15 @@ class FunctionOutputItem(msgspec.Struct, tag_field="type", tag="function_call_ou
     id: ItemId | None = None
 
 
+class ApprovalItem(msgspec.Struct, tag_field="type", tag="mcp_approval_response"):
+    """A yes or a no to a call of the server's that the client was asked about."""
+
+    approval_request_id: ItemId
+    approve: bool
+    reason: Text | None = None
+    id: ItemId | None = None
+
+
 class ResponseWish(msgspec.Struct):
     """What a response is to be. `metadata` is told back with it."""
 
@@ -160,7 +173,7 @@ class OutputClear(Message, tag="output_audio_buffer.clear"):
 class ItemCreate(Message, tag="conversation.item.create"):
     """An item from the client, behind another one ("root": before all; None: behind all)."""
 
-    item: MessageItem | FunctionCallItem | FunctionOutputItem
+    item: MessageItem | FunctionCallItem | FunctionOutputItem | ApprovalItem
     previous_item_id: ItemId | None = None
 
 

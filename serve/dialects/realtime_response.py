@@ -58,14 +58,14 @@ class Response:
         fields = {"type": "function_call", "status": "in_progress", "call_id": call.call_id}
         fields |= {"name": call.tool, "arguments": ""}
         item = Item(self._items.new_id(), fields)
-        index = yield from self._add(item)
+        index = yield from self.add(item)
         ids: dict[str, Any] = {"response_id": self.id, "item_id": item.id, "output_index": index}
         ids["call_id"] = call.call_id
         event = "response.function_call_arguments"
         yield self._writer.event(f"{event}.delta", **ids, delta=arguments)
         yield self._writer.event(f"{event}.done", **ids, name=call.tool, arguments=arguments)
         item.fields |= {"status": "completed", "arguments": arguments}
-        yield from self._finish(item, index)
+        yield from self.finish(item, index)
 
     def close(
         self, cancelled_by: Literal["turn_detected", "client_cancelled", ""] = ""
@@ -82,12 +82,25 @@ class Response:
             what = "cleared" if cancelled_by else "stopped"
             yield self._writer.event(f"output_audio_buffer.{what}", response_id=self.id)
 
+    def add(self, item: Item) -> Generator[Send, None, int]:
+        """The item's index in the output, behind its events."""
+        self._output.append(item)
+        index = len(self._output) - 1
+        yield self._item_event("added", item, index)
+        yield from self._items.add(item)
+        return index
+
+    def finish(self, item: Item, index: int) -> Iterator[Send]:
+        """An item of it is whole, whether it is open or not."""
+        yield self._item_event("done", item, index)
+        yield from self._items.done(item)
+
     def _open_message(self) -> Iterator[Send]:
         if self._message:
             return
         fields = {"type": "message", "status": "in_progress", "role": "assistant", "content": []}
         self._message = Item(self._items.new_id(), fields)
-        self._message_index = yield from self._add(self._message)
+        self._message_index = yield from self.add(self._message)
         fields["content"] = [{"type": "output_audio", "transcript": ""}]
         yield self._part_event(
             "response.content_part.added", part={"type": "audio", "transcript": ""}
@@ -100,19 +113,7 @@ class Response:
         yield self._part_event("response.output_audio_transcript.done", transcript=transcript)
         part = {"type": "audio", "transcript": transcript}
         yield self._part_event("response.content_part.done", part=part)
-        yield from self._finish(message, self._message_index)
-
-    def _add(self, item: Item) -> Generator[Send, None, int]:
-        """The item's index in the output, behind its events."""
-        self._output.append(item)
-        index = len(self._output) - 1
-        yield self._item_event("added", item, index)
-        yield from self._items.add(item)
-        return index
-
-    def _finish(self, item: Item, index: int) -> Iterator[Send]:
-        yield self._item_event("done", item, index)
-        yield from self._items.done(item)
+        yield from self.finish(message, self._message_index)
 
     def _item_event(self, what: str, item: Item, index: int) -> Send:
         return self._writer.event(

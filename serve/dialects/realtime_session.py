@@ -9,6 +9,8 @@ from serve.dialects.reading import FORMATS, Format
 from serve.dialects.realtime_events import (
     AudioChange,
     ClientError,
+    FunctionTool,
+    McpTool,
     OutputChange,
     SessionChange,
     VoiceId,
@@ -44,6 +46,12 @@ class SessionConfig:
             "turn_detection": {"type": "semantic_vad", "eagerness": "auto", **_ALWAYS},
         }
         self._output: dict[str, Any] = {"speed": 1.0}
+        self._server_tools: list[McpTool] = []
+
+    @property
+    def has_server_tools(self) -> bool:
+        """Whether the client has asked for tools of this server's, and so knows of such calls."""
+        return bool(self._server_tools)
 
     @property
     def has_turn_detection(self) -> bool:
@@ -66,6 +74,8 @@ class SessionConfig:
         for name in _TOLD_BACK:
             if (value := getattr(change, name)) is not UNSET:
                 self._told_back[name] = value
+        if change.tools is not UNSET:
+            self._server_tools = [one for one in change.tools or [] if isinstance(one, McpTool)]
         self._note(change.audio or AudioChange())
         return configure
 
@@ -73,6 +83,7 @@ class SessionConfig:
         """The session as its client reads it."""
         settings = self.settings
         tools = [{"type": "function", **tool} for tool in settings.tools]
+        tools += msgspec.to_builtins(self._server_tools)
         heard = {"format": _format(settings.input_format), **self._input}
         said = {"format": _format(settings.output_format), "voice": settings.voice, **self._output}
         return {
@@ -91,9 +102,12 @@ class SessionConfig:
         audio = change.audio or AudioChange()
         heard, said = audio.input, audio.output
         tools = None if change.tools is UNSET else change.tools or []
+        own = [tool.as_setting() for tool in tools or [] if isinstance(tool, FunctionTool)]
+        servers = [tool.as_server_tools() for tool in tools or [] if isinstance(tool, McpTool)]
         return Configure(
             instructions=None if change.instructions is UNSET else change.instructions or "",
-            tools=None if tools is None else tuple(tool.as_setting() for tool in tools),
+            tools=None if tools is None else tuple(own),
+            server_tools=None if tools is None else tuple(servers) or "all",
             voice=_voice(said),
             input_format=_changed(heard.format if heard else UNSET, self.settings.input_format),
             output_format=_changed(said.format if said else UNSET, self.settings.output_format),

@@ -31,9 +31,9 @@ class Toolbox:
             if one.source not in there:
                 has = ", ".join(there) or "none"
                 raise ValueError(f"this server has no tools of {one.source!r}: it has {has}")
-            names = {tool.name for tool in there[one.source]}
-            unknown = {*(one.names or ()), *one.confirmed} - names
-            if names and unknown:
+            names = [tool.name for tool in there[one.source]]
+            unknown = {*(one.names or ()), *one.confirmed} - {*names}
+            if names and unknown:  # one without any is away: what it has is not known
                 message = f"{one.source} has no tool {min(unknown)!r}: it has {', '.join(names)}"
                 raise ValueError(message)
         decodable_tools(self._all(settings, self._chosen(settings)))
