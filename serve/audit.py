@@ -13,7 +13,7 @@ from pathlib import Path
 
 from serve.tools.audit_chain import Line, iso
 from serve.tools.audit_database import Selection, opened
-from serve.tools.audit_upkeep import erase, prune, verify
+from serve.tools.audit_upkeep import erase, prune, unfinished, verify
 
 
 def _time(text: str) -> str:
@@ -37,6 +37,12 @@ def _arguments() -> argparse.Namespace:
     checked.add_argument("--head", default="", help="that was printed before and is to be there")
     exported = verbs.add_parser("export", parents=[log, some], help="lines as JSON Lines")
     exported.add_argument("--readable", action="store_true", help="for people instead")
+    exported.add_argument(
+        "--unfinished",
+        action="store_true",
+        help="starts of calls whose end is not there: what runs now, and what a server that was "
+        "killed may have done",
+    )
     pruned = verbs.add_parser("prune", parents=[log, key], help="delete what is old")
     pruned.add_argument("--before", type=_time, metavar="TIME", required=True)
     verbs.add_parser("erase", parents=[log, key, some], help="erase lines' details, not the lines")
@@ -64,7 +70,8 @@ def _answers(given: argparse.Namespace) -> Iterator[str]:
         yield f"head: {verdict.head}"
     elif given.verb == "export":
         with opened(given.log) as database:
-            for line in database.lines(selection):
+            lines = database.lines(selection)
+            for line in unfinished(lines) if given.unfinished else lines:
                 yield _readable(line) if given.readable else json.dumps(line.as_json())
     elif given.verb == "prune":
         yield f"{prune(given.log, given.before, actor, key)} lines pruned"

@@ -599,6 +599,16 @@ def test_command_line(url, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "2 lines pruned\n"
 
 
+def test_calls_whose_end_is_not_there_are_found(url, monkeypatch, capsys):
+    run_on = {"before": "committed", "after": "running"}
+    over = {"before": "running", "after": "succeeded"}
+    begun = [entry(n, **run_on) for n in range(3)]
+    write(url, *begun, entry(1, **over), entry(2, kind="late", before="", after=""))
+    run(monkeypatch, "export", url, "--unfinished")
+    found = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [line["call_id"] for line in found] == ["c0", "c2"]
+
+
 @pytest.mark.parametrize("more", [["--head", "ab"], []])
 def test_verify_ends_with_an_error_where_a_log_is_not_whole(url, monkeypatch, more):
     write(url, *map(entry, range(4)))

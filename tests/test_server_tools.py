@@ -83,6 +83,8 @@ async def test_what_cannot_be_chosen_is_named(tmp_path: Path) -> None:
         box.check(Settings(server_tools=(ServerTools("crm"),)))
     with pytest.raises(ValueError, match="shop has no tool 'sell': it has look, write"):
         box.check(Settings(server_tools=(ServerTools("shop", names=("sell",)),)))
+    with pytest.raises(ValueError, match="of 'shop' are asked for twice"):
+        box.check(Settings(server_tools=(ServerTools("shop"), ServerTools("shop"))))
     with pytest.raises(ValueError, match="'look' is one that this server runs"):
         box.check(Settings(tools=({**MINE, "name": "look"},), server_tools=()))
     await runtime.close()

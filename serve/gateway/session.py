@@ -326,15 +326,14 @@ class Session:
             return problem
         old, self.settings = self.settings, settings
         is_same = (settings.tools, settings.server_tools) == (old.tools, old.server_tools)
-        tools = None if is_same else self._box.take(settings)
-        if not self._pace.has_begun:
+        text = settings.instructions if settings.instructions != old.instructions else ""
+        if self._pace.has_begun:
+            self._upstream.tell(text, None if is_same else self._box.take(settings))
+        else:
             self._pace.incoming = Incoming(settings.input_format)
             self._outgoing = Outgoing(settings.output_format)
-            if tools is not None or settings.instructions != old.instructions:
+            if not is_same or settings.instructions != old.instructions:
                 self._upstream.open(settings, self._box.take(settings))
-        else:
-            text = settings.instructions if settings.instructions != old.instructions else ""
-            self._upstream.tell(text, tools)
         self._tell(Configured(settings))
         if command.server_tools is not None:
             self._tell(ServerToolsListed(self._box.listed))

@@ -27,7 +27,10 @@ class Toolbox:
         own = {tool.name for tools in there.values() for tool in tools}
         if taken := [tool["name"] for tool in settings.tools if tool.get("name") in own]:
             raise ValueError(f"tool {taken[0]!r} is one that this server runs: take another name")
-        for one in _wanted(settings, there):
+        wanted = _wanted(settings, there)
+        for one in wanted:
+            if [other.source for other in wanted].count(one.source) > 1:
+                raise ValueError(f"tools of {one.source!r} are asked for twice")
             if one.source not in there:
                 has = ", ".join(there) or "none"
                 raise ValueError(f"this server has no tools of {one.source!r}: it has {has}")

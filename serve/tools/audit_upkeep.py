@@ -5,13 +5,14 @@ goes: the traces would go along.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
 from serve.tools.audit_chain import ERASED, PRUNED, Line, Verdict, Written, check, follow, iso
 from serve.tools.audit_database import DAMAGES, Database, Selection, opened
+from serve.tools.call import State
 from serve.tools.journal import Entry
 
 _MOST_AT_ONCE = 10_000  # lines of one transaction: whoever appends waits for it
@@ -63,6 +64,18 @@ def erase(url: str, selection: Selection, actor: str, key: bytes = b"") -> int:
                     [[place] for place in some],
                 )
     return len(places)
+
+
+def unfinished(lines: Iterable[Line]) -> list[Line]:
+    """Where calls began that have no end among these lines: nobody knows whether they had their
+    effect, where the server that ran them is no more."""
+    begun: dict[str, Line] = {}
+    for line in lines:
+        if line.kind == "call" and line.after == State.RUNNING:
+            begun[line.call_id] = line
+        elif line.kind == "call":
+            begun.pop(line.call_id, None)
+    return [*begun.values()]
 
 
 def _tell(database: Database, kind: str, actor: str, told: dict[str, Any], key: bytes) -> None:
