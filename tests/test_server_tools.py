@@ -282,6 +282,7 @@ def test_a_call_is_confirmed_by_the_client_that_wants_to_be_asked(tmp_path: Path
         while done["type"] != "mcp_call":
             done = one.until("conversation.item.done")[-1]["item"]
         assert json.loads(done["output"])["order_id"] == "48192"
+        assert done["approval_request_id"] == answer["approval_request_id"]
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:

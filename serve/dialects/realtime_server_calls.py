@@ -29,6 +29,7 @@ class ServerCalls:
         self._newest: dict[str, ToolChanged] = {}  # of each call
         self._begun: dict[str, tuple[Item, Response, int]] = {}  # and the item's place in it
         self._known: set[str] = set()  # calls that the client has been told of, or will be
+        self._asked: dict[str, str] = {}  # of each call that he was asked about, by what
 
     def list(self, server_tools: Mapping[str, tuple[Declared, ...]]) -> Iterator[Send]:
         """The tools that there are now."""
@@ -58,12 +59,14 @@ class ServerCalls:
                     yield from self._end(call_id)
             case ConfirmationAsked(call_id=call_id) if call_id in self._newest:
                 if told.method in _CLIENTS:
+                    self._asked[call_id] = told.approval_id
                     yield from self._turns.part(partial(self._ask, told))
 
     def _begin(self, call_id: str, response: Response) -> Iterator[Send]:
         fields = {"type": "mcp_call", **self._about(call_id)}
         arguments = fields["arguments"]
-        fields |= {"arguments": "", "output": None, "error": None, "approval_request_id": None}
+        fields |= {"arguments": "", "output": None, "error": None}
+        fields["approval_request_id"] = self._asked.get(call_id)
         item = Item(self._items.new_id(), fields)
         index = yield from response.add(item)
         place = {"item_id": item.id, "output_index": index}
