@@ -196,7 +196,7 @@ def test_events_of_the_log_are_those_that_there_are() -> None:
         for folder in ("serve", "serve/gateway", "serve/tools", "serve/webhooks")
         for path in ROOT.glob(f"{folder}/*.py")
         for text in re.findall(
-            r'log\.(?:info|warning|error|exception)\(\s*"(\w+)"', path.read_text()
+            r'log\.(?:info|warning|error|critical|exception)\(\s*"(\w+)"', path.read_text()
         )
     }
     tables = re.findall(r"^\| event.* \| level \| with \|\n((?:\|.*\n)+)", OPERATIONS, re.M)
