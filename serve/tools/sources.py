@@ -50,6 +50,7 @@ class Sources:
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self._sources = sources
         self._owners: dict[str, str] = {}
+        self._clashes: set[str] = set()
 
     async def open(self) -> None:
         """Before anything else. Raises ValueError where two sources have a tool of one name."""
@@ -60,8 +61,9 @@ class Sources:
     async def listed(self) -> dict[str, tuple[Declared, ...]]:
         """All that there are now, by source. One whose name is another source's is left out."""
         tools, clashes = await self._found()
-        for clash in clashes:
+        for clash in {*clashes} - self._clashes:  # each is told once
             _log.error("tool_left_out", why=clash)
+        self._clashes = {*clashes}
         return tools
 
     async def _found(self) -> tuple[dict[str, tuple[Declared, ...]], list[str]]:
