@@ -108,7 +108,7 @@ def test_start_configures_a_session():
     configure, _ = received(dialect, "session.start", session=session)
     mulaw = AudioFormat("mulaw", 8000)
     role = "Be kind.\n\nAsk first.\n\nWhat was said before this call:\nuser: Hello."
-    assert configure == Configure(role, (TOOL,), "v", mulaw, mulaw)
+    assert configure == Configure(role, (TOOL,), "v", mulaw, mulaw, "all")
 
 
 @pytest.mark.parametrize("is_started_first", [False, True])
@@ -329,7 +329,7 @@ def test_update_changes_tools_until_the_session_answers():
     responses = {"tools": [{"type": "function", **other}]}
     update = {"delegation": {"type": "responses", "responses": responses}}
     assert received(dialect, "session.update", event_id="mine", session=update) == [
-        Configure(tools=(other,))
+        Configure(tools=(other,), server_tools="all")
     ]
     [event] = messages(dialect.told(Configured(Settings("Be kind.", (other,)))))
     assert event["type"] == "session.updated"
@@ -338,7 +338,8 @@ def test_update_changes_tools_until_the_session_answers():
     assert [tool["name"] for tool in tools] == ["book_room"]
     for choice, offered in (("none", ()), ("auto", (other,))):
         update["delegation"]["responses"] = {"tool_choice": choice}
-        assert received(dialect, "session.update", session=update) == [Configure(tools=offered)]
+        configure = Configure(tools=offered, server_tools="all")
+        assert received(dialect, "session.update", session=update) == [configure]
         messages(dialect.told(Configured(Settings("Be kind.", offered))))
     update["delegation"]["responses"] = {"instructions": "Be brief."}
     note, configure = received(dialect, "session.update", session=update)

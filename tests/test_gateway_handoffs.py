@@ -4,7 +4,6 @@ import asyncio
 import base64
 import itertools
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,8 +11,8 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from scripted_server import free_port, scripted_engine
+from served_app import serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -90,6 +89,7 @@ class Server:
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx2.AsyncClient() as client:
             reply = await client.post(f"{self.url}/v1/{path}/refer", json=body, headers=headers)
+        assert reply.headers["Cache-Control"] == "no-store"
         return reply.status_code, reply.json()["error"]["code"] if reply.content else ""
 
     async def put_through(self, session: str, target_uri: str = TARGET) -> tuple[int, str]:
@@ -106,19 +106,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await task
 
 
 @asynccontextmanager

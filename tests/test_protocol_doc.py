@@ -35,6 +35,7 @@ from serve.gateway.events import (
     HandedBack,
     Heard,
     Problem,
+    ServerTools,
     ServerToolsListed,
     Settings,
     Started,
@@ -76,7 +77,7 @@ SOURCES = {
 }
 CODE_USERS = {"ClientError", "Refusal", "Problem", "AtCapacity", "OverLimit", "_refuse"}
 EVENT_MAKERS = {"event", "_event", "_part_event", "_say"}
-ROUTE_MAKERS = {"Route", "WebSocketRoute", "_post", "Mount"}
+ROUTE_MAKERS = {"Route", "WebSocketRoute", "post", "Mount"}
 OPERATORS = "The operator API"
 AUDIO = "AAAA"
 CALL = CallMade("call_1", 0, "find", {"what": "it"}, 0.9)
@@ -205,6 +206,18 @@ class Tour:
         self.tell(TakenOver(0, "ann"), HandedBack(0, "ann"))
         self.tell(Problem("too_long", "text has 9 letters: at most 8", "text"))
 
+    def choose(self, settings: Settings) -> None:
+        """The client has tools of the server's from now on, which run."""
+        self.tell(Configured(settings))
+        self.tell(ServerToolsListed({"shop": (Declared("find", "Finds.", {}),)}))
+        changed, asked = TOLD[:2]
+        assert isinstance(changed, ToolChanged)
+        self.tell(ToolEvent(0, replace(changed, state=State.AWAITING_CONFIRMATION)))
+        self.tell(ToolEvent(0, asked))
+        for state in (State.RUNNING, State.SUCCEEDED):
+            self.tell(ToolEvent(0, replace(changed, state=state)))
+        self.tell(ToolEvent(0, replace(changed, call_id="call_2", state=State.FAILED)))
+
     def _note(self, item: object) -> None:
         if not isinstance(item, Send):
             return
@@ -235,14 +248,7 @@ def realtime_tour() -> Iterator[Tour]:
             {"type": "conversation.item.delete", **agents},
         )  # fmt: skip
         tour.act()
-        tools = [{"type": "mcp", "server_label": "shop"}]
-        tour.send({"type": "session.update", "session": {"type": "realtime", "tools": tools}})
-        tour.tell(ServerToolsListed({"shop": (Declared("find", "Finds.", {}),)}))
-        changed = TOLD[0]
-        assert isinstance(changed, ToolChanged)
-        for state in (State.RUNNING, State.SUCCEEDED):
-            tour.tell(ToolEvent(0, replace(changed, state=state)))
-        tour.tell(ToolEvent(0, replace(changed, call_id="call_2", state=State.FAILED)))
+        tour.choose(Settings(server_tools=(ServerTools("shop"),)))
         tour.hear(10, "nobody")
         yield tour
 
@@ -265,6 +271,7 @@ def live_tour() -> Iterator[Tour]:
         tour.talk()
         tour.hear(live_sideband.USAGE_FRAMES, "nobody")
         tour.act()
+        tour.choose(Settings(server_tools=(ServerTools("shop"),)))
         tour.tell(Ended("hang_up"))
         yield tour
 

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,8 +22,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+from served_app import bound, serving, url_of
 from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -90,32 +89,6 @@ class Office:
         if 200 <= status < 300:
             self.taken.append(event)
         return Response(status_code=status, headers={"Location": "/elsewhere"})
-
-
-def bound() -> socket.socket:
-    """At a port where nobody listens yet: who connects is refused."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    return listener
-
-
-def url_of(listener: socket.socket) -> str:
-    return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@contextlib.asynccontextmanager
-async def serving(app: Any, listener: socket.socket | None = None) -> AsyncIterator[str]:
-    """Gives its URL."""
-    with listener or bound() as at:
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5)
-        )
-        task = asyncio.create_task(server.serve(sockets=[at]))
-        try:
-            yield url_of(at)
-        finally:
-            server.should_exit = True
-            await task
 
 
 def receiver(url: str, secret: str = SECRET, **wants: Any) -> Receiver:

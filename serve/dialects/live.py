@@ -5,6 +5,7 @@ session; all else is as for who is attached to it (`serve/dialects/live_sideband
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from serve.dialects.live_delegation import DELEGATE
 from serve.dialects.live_events import ClientMessage, InputAudioAppend, SessionStart
@@ -57,8 +58,11 @@ class Live(LiveSideband):
             self._permissions = session.client.data_channel
         sound = session.audio.format if session.audio and self._sends_audio else None
         sound = sound and sound.as_audio_format()
-        tools = self._offered(session.responses) if session.responses else (DELEGATE,)
-        yield Configure(session.role, tools, session.voice, sound, sound)
+        offered = Configure(tools=(DELEGATE,))
+        if session.responses:
+            offered = self._offered(session.responses)
+        about = {"instructions": session.role, "voice": session.voice}
+        yield replace(offered, **about, input_format=sound, output_format=sound)
         yield Begin()
 
     def _tell(self, event: Event) -> Iterator[Out]:

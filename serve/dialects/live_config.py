@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from serve.dialects.reading import Format, Function, Text
+from serve.dialects.reading import Format, Function, Id, Text
+from serve.dialects.server_tools import AllowedTools, McpTools, RequireApproval
+from serve.gateway.events import ServerTools
 
 _Name = Annotated[str, Meta(max_length=256)]
 
@@ -28,13 +30,26 @@ class _AudioConfig(msgspec.Struct, frozen=True):
 
 
 class _Tool(Function, kw_only=True):
+    """Of any type, since others than these two are left out: a function, or tools of the server's
+    (`mcp`)."""
+
     type: _Name
     name: _Name = ""
+    server_label: Id = ""
+    allowed_tools: AllowedTools = None
+    require_approval: RequireApproval = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.type == "function" and not self.name:
             raise ValueError("a function needs a name")
+        if self.type == "mcp" and not self.server_label:
+            raise ValueError("a tool of type mcp needs a server_label")
+
+    def as_server_tools(self) -> ServerTools:
+        """Tools of the server's, as the gateway has them."""
+        asked = McpTools(self.server_label, self.allowed_tools, self.require_approval)
+        return asked.as_server_tools()
 
 
 class ClientDelegation(msgspec.Struct, tag_field="type", tag="client", frozen=True):
@@ -49,11 +64,16 @@ class ResponsesConfig(msgspec.Struct, frozen=True):
     tool_choice: Any = None
 
     @property
-    def functions(self) -> tuple[dict[str, Any], ...] | None:
-        """The tools that the client runs, None where it does not say."""
-        if self.tools is None:
-            return None
-        return tuple(tool.as_setting() for tool in self.tools if tool.type == "function")
+    def functions(self) -> tuple[dict[str, Any], ...]:
+        """The tools that the client runs."""
+        tools = self.tools or ()
+        return tuple(tool.as_setting() for tool in tools if tool.type == "function")
+
+    @property
+    def server_tools(self) -> tuple[ServerTools, ...] | Literal["all"]:
+        """The tools that this server runs."""
+        tools = self.tools or ()
+        return tuple(tool.as_server_tools() for tool in tools if tool.type == "mcp") or "all"
 
 
 class ResponsesDelegation(msgspec.Struct, tag_field="type", tag="responses", frozen=True):

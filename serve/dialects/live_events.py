@@ -19,6 +19,7 @@ from serve.dialects.reading import (
     Text,
     read,
 )
+from serve.dialects.server_tools import ApprovalResponse
 from serve.dialects.writing import Refusal
 
 
@@ -92,9 +93,9 @@ class MessageItem(msgspec.Struct, tag_field="type", tag="message"):
 
 
 class ResponseItemCreate(Message, tag="response.item.create"):
-    """Something for the delegate: what a call has brought, or a message."""
+    """Something for the delegate: what a call has brought, a word on one, or a message."""
 
-    item: FunctionCallOutput | MessageItem
+    item: FunctionCallOutput | ApprovalResponse | MessageItem
 
 
 class ResponseCreate(Message, tag="response.create"):

@@ -1,13 +1,15 @@
 """What servers send over OpenAI's Live protocol: the objects inside of its events."""
 
-from collections.abc import Iterable, Iterator
+import itertools
 from typing import Any
 
 import msgspec
 
-from serve.dialects.live_delegation import delegates_to_client
+from model.frame import FRAME_MS
+from serve.dialects.live_delegation import DELEGATION, delegates_to_client
 from serve.dialects.reading import FORMATS
-from serve.dialects.writing import Refusal
+from serve.dialects.server_tools import told_back
+from serve.dialects.writing import Refusal, Writer
 from serve.gateway.events import CallMade, Problem, Settings
 
 _SETTINGS = {  # as Live calls them
@@ -20,9 +22,8 @@ _PARAMS = {**_SETTINGS, "text": "content", "output": "item.output", "call_id": "
 
 def session_config(settings: Settings, model: str) -> dict[str, Any]:
     """What a session is set to, as Live's clients are told it."""
-    tools = [{"type": "function", **tool} for tool in settings.tools]
     client = {"type": "client"}
-    responses = {"type": "responses", "responses": {"model": model, "tools": tools}}
+    responses = {"type": "responses", "responses": {"model": model, "tools": told_back(settings)}}
     sound = settings.output_format
     return {
         "instructions": settings.instructions,
@@ -34,29 +35,62 @@ def session_config(settings: Settings, model: str) -> dict[str, Any]:
     }
 
 
-def response_events(
-    response_id: str, model: str, created_at_s: float, made: Iterable[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """A response of the Responses API from its creation to its completion, with the events of what
-    is `made` in it. It is reduced as Live's are: what it holds comes in events only."""
-    response = {
-        "id": response_id,
-        "object": "response",
-        "created_at": created_at_s,
-        "model": model,
-        "output": [],
-        "error": None,
-        "incomplete_details": None,
-        "instructions": None,
-        "metadata": {},
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": [],
-    }
-    created = {"type": "response.created", "response": {**response, "status": "in_progress"}}
-    completed = {"type": "response.completed", "response": {**response, "status": "completed"}}
-    for number, event in enumerate([created, *made, completed]):
-        yield {**event, "sequence_number": number}
+def delegation_created(call_id: str, number: int, response_id: str | None) -> dict[str, Any]:
+    """The fields that tell of a call, made at frame `number`: work that is delegated to whoever
+    makes a response of it, or to the client (None)."""
+    delegation = {"id": DELEGATION + call_id, "type": "delegation"}
+    if response_id:
+        delegation |= {"target": "responses", "response_id": response_id}
+    else:
+        delegation |= {"target": "client"}
+    return {"offset_ms": number * FRAME_MS, "delegation": delegation}
+
+
+class DelegateResponse:
+    """A response of the Responses API, event by event. It is reduced as Live's are: what it holds
+    comes in events only."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        delegation_id: str | None,
+        response_id: str,
+        model: str,
+        created_at_s: float,
+    ) -> None:
+        self._writer, self._delegation_id = writer, delegation_id
+        self._numbers = itertools.count()
+        self._response = {
+            "id": response_id,
+            "object": "response",
+            "created_at": created_at_s,
+            "model": model,
+            "output": [],
+            "error": None,
+            "incomplete_details": None,
+            "instructions": None,
+            "metadata": {},
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+        }
+
+    def open(self) -> dict[str, Any]:
+        """Its first event."""
+        response = {**self._response, "status": "in_progress"}
+        return self.tell({"type": "response.created", "response": response})
+
+    def tell(self, event: dict[str, Any]) -> dict[str, Any]:
+        """An event of what it holds, as clients get it."""
+        event = {**event, "sequence_number": next(self._numbers)}
+        return self._writer.message(
+            "response.event", delegation_id=self._delegation_id, event=event
+        )
+
+    def close(self) -> dict[str, Any]:
+        """Its last event."""
+        response = {**self._response, "status": "completed"}
+        return self.tell({"type": "response.completed", "response": response})
 
 
 def function_call_events(call: CallMade) -> list[dict[str, Any]]:

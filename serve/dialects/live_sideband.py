@@ -4,16 +4,17 @@ It is told what the session's own client is (`serve/dialects/live.py`) and may d
 the caller's sound. It is not told of what was before it came.
 
 Our agent makes its own calls, as Live's "delegate" does there. So every call is a delegation of its
-own, with one response of one call, complete at once; what comes back goes to the agent when it
-comes, and `response.create` is answered by a response with nothing in it. Where a session delegates
-to its client instead, the agent has one tool, `DELEGATE`: the first commentary on the delegation is
-what that call has brought.
+own, with one response of one call, complete at once (where the server runs it, when that is over:
+`serve/dialects/live_server_calls.py`); what comes back goes to the agent when it comes, and
+`response.create` is answered by a response with nothing in it. Where a session delegates to its
+client instead, the agent has one tool, `DELEGATE`: the first commentary on the delegation is what
+that call has brought.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from model.frame import FRAME_MS
 from serve.dialects.dialect import CLOSE_CODES, Disconnect, Send
@@ -40,13 +41,16 @@ from serve.dialects.live_events import (
     decoded,
 )
 from serve.dialects.live_objects import (
+    DelegateResponse,
+    delegation_created,
     error_object,
     function_call_events,
     refusal_of,
-    response_events,
     session_config,
 )
+from serve.dialects.live_server_calls import LiveServerCalls
 from serve.dialects.reading import ConfirmResponse, note_of
+from serve.dialects.server_tools import ApprovalResponse, has_chosen
 from serve.dialects.writing import Refusal, Writer, sent
 from serve.gateway.audio import AudioFormat
 from serve.gateway.events import (
@@ -62,8 +66,11 @@ from serve.gateway.events import (
     Heard,
     Mute,
     Problem,
+    ServerTools,
+    ServerToolsListed,
     Settings,
     Started,
+    ToolEvent,
 )
 
 USAGE_FRAMES = 200  # between two reports: 16 s
@@ -87,10 +94,13 @@ class LiveSideband:
         self._started_at_s = started_at_s
         self._lasts_s = lasts_s
         self._settings = Settings()
-        self._tools: tuple[Any, ...] = ()  # that there are while the client lets them be called
+        # What there is while the client lets it be called, of the client's and of the server's.
+        self._tools: tuple[Mapping[str, Any], ...] = ()
+        self._server_tools: tuple[ServerTools, ...] | Literal["all"] = "all"
         self._may_call = True
         self._pending: deque[str | None] = deque()  # ids of updates that are not yet answered
         self._delegations = Delegations()
+        self._server_calls = LiveServerCalls(self._writer, self._response)
         self._answered: str | None = None  # the call of the last result
         self._close_id: str | None = None  # of the client's session.close
         self._permissions = DataChannel()
@@ -131,6 +141,8 @@ class LiveSideband:
             case ResponseItemCreate(item=FunctionCallOutput() as item):
                 self._answered = item.call_id
                 yield Answer(item.call_id, item.text)
+            case ResponseItemCreate(item=ApprovalResponse() as item):
+                yield item.as_command
             case ResponseItemCreate(item=MessageItem() as item):
                 yield note_of(item.role, item.text)
             case ResponseCreate():
@@ -156,17 +168,19 @@ class LiveSideband:
             self._pending.append(message.event_id)
             if responses and responses.instructions:
                 yield instruction_of(responses.instructions)
-            yield Configure(tools=self._offered(responses or ResponsesConfig()))
+            yield self._offered(responses or ResponsesConfig())
 
-    def _offered(self, responses: ResponsesConfig) -> tuple[Mapping[str, Any], ...] | None:
-        """The tools that the agent is to have from now on, None where that stays."""
-        if responses.functions is None and responses.tool_choice is None:
-            return None
-        if responses.functions is not None:
-            self._tools = responses.functions
+    def _offered(self, responses: ResponsesConfig) -> Configure:
+        """The tools that the agent is to have from now on."""
+        if responses.tools is None and responses.tool_choice is None:
+            return Configure()
+        if responses.tools is not None:
+            self._tools, self._server_tools = responses.functions, responses.server_tools
         if responses.tool_choice is not None:
             self._may_call = responses.tool_choice != "none"
-        return self._tools if self._may_call else ()
+        if self._may_call:
+            return Configure(tools=self._tools, server_tools=self._server_tools)
+        return Configure(tools=(), server_tools="all" if self._server_tools == "all" else ())
 
     def _append(self, message: Append) -> Iterator[Out]:
         if message.delegation_id is not None and not self._is_client_delegate:
@@ -190,9 +204,14 @@ class LiveSideband:
             case Started():
                 self._writer.session_id = event.session_id
                 self._set(event.settings)
+                self._server_calls.note(event.server_tools)
             case Configured():
                 self._set(event.settings)
                 yield self._tell_settings(self._pending.popleft() if self._pending else None)
+            case ServerToolsListed(server_tools) if has_chosen(self._settings):
+                yield from self._server_calls.list(server_tools)
+            case ToolEvent(number, told) if has_chosen(self._settings):
+                yield from self._server_calls.tell(number, told)
             case Heard() if self._is_started:
                 yield from self._hear(event)
             case CallMade():
@@ -209,6 +228,7 @@ class LiveSideband:
     def _set(self, settings: Settings) -> None:
         self._settings = settings
         self._tools = settings.tools or self._tools
+        self._server_tools = settings.server_tools or self._server_tools
 
     def _tell_settings(self, client_event_id: str | None) -> Out:
         """What the client is told when settings have changed."""
@@ -230,20 +250,19 @@ class LiveSideband:
             yield {"type": "session.output_audio.delta", "delta": frame.audio, **_span(frame)}
 
     def _call(self, call: CallMade) -> Iterator[Out]:
-        delegation = {"id": DELEGATION + call.call_id, "type": "delegation"}
-        response_id = f"resp_{call.call_id}"
-        if self._is_client_delegate:
-            self._delegations.hand_over(call.call_id)
-            delegation |= {"target": "client"}
+        response_id = None if self._is_client_delegate else f"resp_{call.call_id}"
+        created = delegation_created(call.call_id, call.number, response_id)
+        yield self._event("session.delegation.created", **created)
+        if response_id:
+            made = function_call_events(call)
+            yield from self._respond(DELEGATION + call.call_id, response_id, made)
         else:
-            delegation |= {"target": "responses", "response_id": response_id}
-        at = {"offset_ms": call.number * FRAME_MS, "delegation": delegation}
-        yield self._event("session.delegation.created", None, **at)
-        if not self._is_client_delegate:
-            yield from self._respond(delegation["id"], response_id, function_call_events(call))
+            self._delegations.hand_over(call.call_id)
 
     def _fail(self, problem: Problem) -> Iterator[Out]:
         refusal, is_of_settings = refusal_of(problem)
+        if is_of_settings:
+            self._set(self._settings)  # what was asked for is not what there is
         if is_of_settings and self._pending:
             refusal = replace(refusal, event_id=self._pending.popleft())
         yield self._error(refusal)
@@ -275,9 +294,15 @@ class LiveSideband:
         self, delegation_id: str | None, response_id: str, made: Iterable[ServerMessage]
     ) -> Iterator[Out]:
         """A response from its creation to its completion, with what is `made` in it."""
+        response = self._response(delegation_id, response_id)
+        yield response.open()
+        yield from map(response.tell, made)
+        yield response.close()
+
+    def _response(self, delegation_id: str | None, response_id: str) -> DelegateResponse:
         created_at_s = self._started_at_s + self._heard_ms / 1000
-        for event in response_events(response_id, self._model, created_at_s, made):
-            yield self._event("response.event", delegation_id=delegation_id, event=event)
+        about = (delegation_id, response_id, self._model, created_at_s)
+        return DelegateResponse(self._writer, *about)
 
     def _session(self) -> ServerMessage:
         expires_at = self._started_at_s + self._lasts_s

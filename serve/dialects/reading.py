@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from serve.gateway.audio import AudioFormat
-from serve.gateway.events import Approve, Note, Refuse, ServerTools
+from serve.gateway.events import Approve, Note, Refuse
 
 _LEVELS = 32  # of what a client may nest
 _QUOTE_LENGTH = 500  # of a fault's message, which quotes what was wrong
@@ -22,8 +22,6 @@ Id = Annotated[str, Meta(max_length=512)]
 Text = Annotated[str, Meta(max_length=65_536)]
 ShortText = Annotated[str, Meta(max_length=8192)]
 Audio = Annotated[bytes, Meta(max_length=786_432)]  # 8 s at 48 kHz; JSON has it as base64
-
-_ToolName = Annotated[str, Meta(max_length=128)]
 
 FORMATS = {"pcm16": "audio/pcm", "mulaw": "audio/pcmu", "alaw": "audio/pcma"}
 _ENCODINGS: dict[str, Any] = {name: encoding for encoding, name in FORMATS.items()}
@@ -69,43 +67,6 @@ class Function(msgspec.Struct):
             "description": self.description or "",
             "parameters": self.parameters or {"type": "object", "properties": {}},
         }
-
-
-class _Named(msgspec.Struct, omit_defaults=True):
-    """Some tools."""
-
-    tool_names: list[_ToolName] | None = None
-    read_only: bool | None = None
-
-
-class _Approval(msgspec.Struct, omit_defaults=True):
-    """What a client wants to be asked about, and what not."""
-
-    always: _Named | None = None
-    never: _Named | None = None
-
-
-class McpTools(msgspec.Struct, omit_defaults=True):
-    """Tools of a source of this server's, as OpenAI's clients ask for those of an MCP server. Where
-    that is (`server_url`) and how to get in is the server's to know: it is not looked at."""
-
-    server_label: Id
-    allowed_tools: list[_ToolName] | _Named | None = None
-    require_approval: Literal["always", "never"] | _Approval | None = None
-
-    def as_server_tools(self) -> ServerTools:
-        """The same as the gateway has it."""
-        allowed, wanted = self.allowed_tools, self.require_approval
-        if not isinstance(allowed, _Named):
-            allowed = _Named(allowed)
-        always = wanted.always if isinstance(wanted, _Approval) else None
-        return ServerTools(
-            self.server_label,
-            None if allowed.tool_names is None else tuple(allowed.tool_names),
-            bool(allowed.read_only),
-            tuple(always.tool_names or ()) if always else (),
-            wanted == "always",
-        )
 
 
 class Format(msgspec.Struct, frozen=True):

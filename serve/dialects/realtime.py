@@ -22,12 +22,12 @@ from serve.dialects.realtime_agent import AgentTurns
 from serve.dialects.realtime_caller import CallerTurns
 from serve.dialects.realtime_events import ClientError
 from serve.dialects.realtime_items import Item, Items
-from serve.dialects.realtime_server_calls import ServerCalls
+from serve.dialects.realtime_server_calls import RealtimeServerCalls
 from serve.dialects.realtime_session import SessionConfig
+from serve.dialects.server_tools import has_chosen
 from serve.dialects.writing import Refusal, Writer, sent
 from serve.gateway.events import (
     Answer,
-    Approve,
     Begin,
     CallMade,
     ClearAudio,
@@ -39,7 +39,6 @@ from serve.gateway.events import (
     Heard,
     Note,
     Problem,
-    Refuse,
     Say,
     ServerToolsListed,
     Started,
@@ -69,7 +68,7 @@ class Realtime:
         self._islands = Islands()
         self._caller = CallerTurns(self._writer, self._items)
         self._agent = AgentTurns(self._writer, self._items, self._islands, sends_audio)
-        self._server_calls = ServerCalls(self._writer, self._items, self._agent)
+        self._server_calls = RealtimeServerCalls(self._writer, self._items, self._agent)
         self._hears_apart = not sends_audio
         self._has_heard = False
         self._calls: dict[str, Literal["here", "earlier"]] = {}  # where each call_id was made
@@ -111,7 +110,7 @@ class Realtime:
             case CallMade():
                 self._remember_call(event.call_id, "here")
                 yield from self._agent.part(lambda response: response.call(event))
-            case ToolEvent(told=told) if self._config.has_server_tools:
+            case ToolEvent(told=told) if has_chosen(self._config.settings):
                 yield from self._server_calls.tell(told)
             case Problem(code, message, param, retry_after_s):
                 yield self._writer.error(Refusal(code, message, param or None, None, retry_after_s))
@@ -175,10 +174,11 @@ class Realtime:
                 fields |= {"call_id": wanted.call_id, "name": wanted.name}
                 fields |= {"arguments": wanted.arguments}
                 command = Note(f"You have called before: {wanted.name} {wanted.arguments}")
-            case events.ApprovalItem(approval, is_yes):
-                fields = {"type": "mcp_approval_response", "approval_request_id": approval}
-                fields |= {"approve": is_yes, "reason": wanted.reason}
-                command = (Approve if is_yes else Refuse)(approval)
+            case events.ApprovalItem():
+                fields = {"type": "mcp_approval_response", "approve": wanted.approve}
+                fields |= {"approval_request_id": wanted.approval_request_id}
+                fields |= {"reason": wanted.reason}
+                command = wanted.as_command
             case events.FunctionOutputItem():
                 fields = {"type": "function_call_output", "status": "completed"}
                 fields |= {"call_id": wanted.call_id, "output": wanted.output}
@@ -217,7 +217,7 @@ class Realtime:
     # What a client is told.
 
     def _list(self, server_tools: Mapping[str, tuple[Declared, ...]]) -> Iterator[Send]:
-        if self._config.has_server_tools:
+        if has_chosen(self._config.settings):
             yield from self._server_calls.list(server_tools)
 
     def _hear(self, frame: Heard) -> Iterator[Send]:

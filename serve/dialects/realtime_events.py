@@ -10,13 +10,13 @@ from serve.dialects.reading import (
     Fault,
     Format,
     Function,
-    McpTools,
     Message,
     Text,
     check_depth,
     fault_of,
     read,
 )
+from serve.dialects.server_tools import ApprovalResponse, McpTools
 from serve.dialects.writing import Refusal
 
 ItemId = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -127,11 +127,9 @@ class FunctionOutputItem(msgspec.Struct, tag_field="type", tag="function_call_ou
     id: ItemId | None = None
 
 
-class ApprovalItem(msgspec.Struct, tag_field="type", tag="mcp_approval_response"):
-    """A yes or a no to a call of the server's that the client was asked about."""
+class ApprovalItem(ApprovalResponse):
+    """The same as an item of the conversation."""
 
-    approval_request_id: ItemId
-    approve: bool
     reason: Text | None = None
     id: ItemId | None = None
 

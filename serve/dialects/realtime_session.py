@@ -15,6 +15,7 @@ from serve.dialects.realtime_events import (
     SessionChange,
     VoiceId,
 )
+from serve.dialects.server_tools import told_back
 from serve.gateway.audio import AudioFormat
 from serve.gateway.events import Configure, Settings
 
@@ -46,12 +47,6 @@ class SessionConfig:
             "turn_detection": {"type": "semantic_vad", "eagerness": "auto", **_ALWAYS},
         }
         self._output: dict[str, Any] = {"speed": 1.0}
-        self._server_tools: list[McpTool] = []
-
-    @property
-    def has_server_tools(self) -> bool:
-        """Whether the client has asked for tools of this server's, and so knows of such calls."""
-        return bool(self._server_tools)
 
     @property
     def has_turn_detection(self) -> bool:
@@ -74,16 +69,12 @@ class SessionConfig:
         for name in _TOLD_BACK:
             if (value := getattr(change, name)) is not UNSET:
                 self._told_back[name] = value
-        if change.tools is not UNSET:
-            self._server_tools = [one for one in change.tools or [] if isinstance(one, McpTool)]
         self._note(change.audio or AudioChange())
         return configure
 
     def described(self, session_id: str) -> dict[str, Any]:
         """The session as its client reads it."""
         settings = self.settings
-        tools = [{"type": "function", **tool} for tool in settings.tools]
-        tools += msgspec.to_builtins(self._server_tools)
         heard = {"format": _format(settings.input_format), **self._input}
         said = {"format": _format(settings.output_format), "voice": settings.voice, **self._output}
         return {
@@ -93,7 +84,7 @@ class SessionConfig:
             "model": self._model,
             "output_modalities": ["audio"],
             "instructions": settings.instructions,
-            "tools": tools,
+            "tools": told_back(settings),
             "audio": {"input": heard, "output": said},
             **self._told_back,
         }

@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
 import msgspec
@@ -30,6 +30,7 @@ from serve.dialects.live_sideband import LiveSideband
 from serve.dialects.realtime import Realtime
 from serve.dialects.realtime_events import ClientError
 from serve.dialects.twilio import Twilio
+from serve.gateway.door import Door, post
 from serve.gateway.events import Command
 from serve.gateway.gateway import Gateway, Line
 from serve.gateway.handoffs import Handoffs
@@ -38,7 +39,6 @@ from serve.gateway.limits import OverLimit
 from serve.gateway.operators import OperatorDoors
 from serve.gateway.refusal import Refusal
 from serve.gateway.request import (
-    address_of,
     arrival_of,
     body_of,
     has_extensions,
@@ -48,8 +48,6 @@ from serve.gateway.rtc_doors import RtcDoors
 from serve.gateway.socket import ClientSocket, WebSocketChannel
 
 _log = structlog.get_logger()
-_SUBPROTOCOL = "realtime"
-_KEY_SUBPROTOCOL = "openai-insecure-api-key."
 _START_S = 10.0  # in which Twilio says who calls
 _TRY_AGAIN = 1013  # a close code
 
@@ -66,11 +64,11 @@ class _MintRequest(msgspec.Struct):
     expires_after: After = msgspec.field(default_factory=After)
 
 
-class Doors:
+class Doors(Door[Client]):
     """The handlers of all routes."""
 
-    def __init__(self, gateway: Gateway, identity: Identity) -> None:
-        self.gateway, self.identity = gateway, identity
+    subprotocol = "realtime"
+    key_subprotocol = "openai-insecure-api-key."
 
     # Sockets.
 
@@ -106,10 +104,10 @@ class Doors:
     async def attach(self, websocket: WebSocket) -> None:
         """A second socket to a session of OpenAI Live."""
         try:
-            tenant = self._client(websocket).tenant
+            tenant = self.who(websocket).tenant
             line = self.gateway.find(websocket.path_params["session_id"], tenant)
         except Refusal as refusal:
-            await self._deny(websocket, refusal)
+            await self.deny(websocket, refusal)
             return
         model, lasts_s = self.gateway.config.model(None), self.gateway.session_config.longest_s
         extensions = has_extensions(websocket)
@@ -129,10 +127,10 @@ class Doors:
                     if wrong := [item for item in first if isinstance(item, Disconnect)]:
                         await _close(websocket, wrong[0].code, wrong[0].reason)
                         return
-            client = self._identified(dialect.parameters.get("token"), websocket)
+            client = self.identified(self.identity.of, dialect.parameters.get("token"), websocket)
             line = await self.gateway.open(arrival_of(websocket, client, "twilio"), dialect)
         except Refusal as refusal:
-            self._count(refusal, websocket)
+            self.count(refusal, websocket)
             await _close(websocket, _TRY_AGAIN if refusal.retry_after_s else 1008, refusal.code)
             return
         except (TimeoutError, WebSocketDisconnect, KeyError):
@@ -151,7 +149,7 @@ class Doors:
     ) -> None:
         try:
             with self.gateway.hall.asking(websocket.scope):
-                client = self._client(websocket)
+                client = self.who(websocket)
                 if token := websocket.query_params.get("resume"):
                     line = self.gateway.resume(token, client.tenant, name)
                 else:
@@ -162,9 +160,9 @@ class Doors:
             if name == "hydra" and refusal.retry_after_s:
                 await self._turn_away(websocket, refusal)
             else:
-                await self._deny(websocket, refusal)
+                await self.deny(websocket, refusal)
             return
-        await _accept(websocket)
+        await self.accept(websocket)
         await self._serve_first(websocket, line.dialect, line)
 
     async def _serve_first(self, websocket: WebSocket, dialect: Dialect, line: Line) -> None:
@@ -181,45 +179,22 @@ class Doors:
         about = (line.session, line.admission.spend, self.gateway.metrics, missed)
         await ClientSocket(WebSocketChannel(websocket), dialect, *about).run()
 
-    async def _deny(self, websocket: WebSocket, refusal: Refusal) -> None:
-        self._count(refusal, websocket)
-        await websocket.send_denial_response(refusal.response())
-
     async def _turn_away(self, websocket: WebSocket, refusal: Refusal) -> None:
         """As smallest.ai does where there is no room: let in, told, and out again."""
-        self._count(refusal, websocket)
-        await _accept(websocket)
+        self.count(refusal, websocket)
+        await self.accept(websocket)
         channel = WebSocketChannel(websocket)
         await channel.send(no_room(str(refusal), refusal.retry_after_s).data)
         await channel.close(_TRY_AGAIN, "server_full")
 
-    def _count(self, refusal: Refusal, connection: HTTPConnection) -> None:
-        self.gateway.metrics.refused.labels(refusal.code).inc()
-        about = {"code": refusal.code, "path": connection.url.path}
-        _log.warning("refused", address=address_of(connection), **about)
-
     # Who it is.
 
-    def _client(self, connection: HTTPConnection) -> Client:
+    def who(self, connection: HTTPConnection) -> Client:
         """Raises Refusal."""
         self._check_origin(connection)
-        credential = connection.headers.get("authorization")
-        offered = connection.scope.get("subprotocols", ())
-        keys = [one for one in offered if one.startswith(_KEY_SUBPROTOCOL)]
-        if not credential:
-            in_query = connection.query_params.get("api_key")  # as Hydra's clients have it
-            credential = keys[0].removeprefix(_KEY_SUBPROTOCOL) if keys else in_query
-        return self._identified(credential, connection)
-
-    def _identified(self, credential: str | None, connection: HTTPConnection) -> Client:
-        address = address_of(connection)
-        try:
-            self.gateway.limits.attempt(address)
-            return self.identity.of(credential, address)
-        except OverLimit as over:
-            raise _refusal(over) from over
-        except Unauthorized as error:
-            raise Refusal(401, "invalid_api_key", str(error)) from error
+        in_query = connection.query_params.get("api_key")  # as Hydra's clients have it
+        credential = self.credential(connection) or in_query
+        return self.identified(self.identity.of, credential, connection)
 
     def _check_origin(self, connection: HTTPConnection) -> None:
         """A browser tells which page calls: another site's must not use a key that is left out."""
@@ -237,20 +212,6 @@ class Doors:
 
     # HTTP.
 
-    def known(
-        self, handler: Callable[[Request, Client], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
-        """A route's handler of one for clients who are known. A Refusal is what it answers."""
-
-        async def handle(request: Request) -> Response:
-            try:
-                return await handler(request, self._client(request))
-            except Refusal as refusal:
-                self._count(refusal, request)
-                return refusal.response()
-
-        return handle
-
     async def client_secrets(self, request: Request, client: Client) -> Response:
         """A key for a browser: good for some minutes."""
         body = await body_of(request)
@@ -263,7 +224,7 @@ class Doors:
         except Unauthorized as error:
             raise Refusal(403, "not_allowed", "a client secret can't make others") from error
         except OverLimit as over:
-            raise _refusal(over) from over
+            raise Refusal.of(over) from over
         about = {"value": made.value, "expires_at": made.expires_at, "session": made.session}
         return JSONResponse(about)
 
@@ -311,14 +272,14 @@ def app_of(gateway: Gateway, identity: Identity, handoffs: Handoffs) -> Starlett
     return Starlette(
         routes=[
             WebSocketRoute("/v1/realtime", doors.realtime),
-            _post("/v1/realtime/client_secrets", doors.known(doors.client_secrets)),
-            _post("/v1/realtime/calls", doors.known(rtc.realtime)),
-            _post("/v1/realtime/calls/{call_id}/hangup", doors.known(rtc.hang_up)),
-            _post("/v1/realtime/calls/{call_id}/refer", doors.known(handoffs.refer)),
+            post("/v1/realtime/client_secrets", doors.known(doors.client_secrets)),
+            post("/v1/realtime/calls", doors.known(rtc.realtime)),
+            post("/v1/realtime/calls/{call_id}/hangup", doors.known(rtc.hang_up)),
+            post("/v1/realtime/calls/{call_id}/refer", doors.known(handoffs.refer)),
             WebSocketRoute("/v1/live/sessions", doors.live),
-            _post("/v1/live/sessions", doors.known(rtc.live)),
+            post("/v1/live/sessions", doors.known(rtc.live)),
             WebSocketRoute("/v1/live/sessions/{session_id}/attach", doors.attach),
-            _post("/v1/live/sessions/{session_id}/refer", doors.known(handoffs.refer)),
+            post("/v1/live/sessions/{session_id}/refer", doors.known(handoffs.refer)),
             WebSocketRoute("/waves/v1/s2s", doors.hydra),
             WebSocketRoute("/twilio", doors.twilio),
             Route("/v1/models", doors.models),
@@ -337,19 +298,6 @@ def _end_with(linking: asyncio.Task[None]) -> None:
     if not linking.cancelled():
         _log.critical("link_failed", exc_info=linking.exception())
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _post(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
-    return Route(path, handler, methods=["POST"])
-
-
-def _refusal(over: OverLimit) -> Refusal:
-    return Refusal(429, over.code, str(over), retry_after_s=over.retry_after_s)
-
-
-async def _accept(websocket: WebSocket) -> None:
-    offered = websocket.scope["subprotocols"]
-    await websocket.accept(_SUBPROTOCOL if _SUBPROTOCOL in offered else None)
 
 
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:

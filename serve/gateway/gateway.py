@@ -126,7 +126,7 @@ class Gateway:
         try:
             admission = self.limits.admit(arrival.tenant, arrival.address)
         except OverLimit as over:
-            raise Refusal(429, over.code, str(over), retry_after_s=over.retry_after_s) from over
+            raise Refusal.of(over) from over
         identity = (secrets.token_hex(12), secrets.token_urlsafe(24), secrets.randbits(31))
         about = (arrival.tenant.name, self.link, self.session_config, self.metrics, self.tools)
         session = Session(*identity, *about, arrival.traceparent)

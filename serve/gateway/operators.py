@@ -6,7 +6,6 @@ a name of this machine: another site may have its own name lead here, and its pa
 origin.
 """
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,13 +18,13 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
+from serve.gateway.door import Door, post
 from serve.gateway.feed import Feed
 from serve.gateway.gateway import Gateway
-from serve.gateway.identity import LOCAL_OPERATOR, Identity, Operator, Unauthorized
-from serve.gateway.limits import OverLimit
+from serve.gateway.identity import LOCAL_OPERATOR, Identity, Operator
 from serve.gateway.page import Page
 from serve.gateway.refusal import Refusal
-from serve.gateway.request import address_of, body_of, is_of_this_machine
+from serve.gateway.request import body_of, is_of_this_machine
 from serve.gateway.socket import WebSocketChannel
 from serve.tools.modes import Mode
 
@@ -37,8 +36,6 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # asked for anew, so that it fits to the server
 }
-_SUBPROTOCOL = "duologue"
-_KEY_SUBPROTOCOL = "duologue-key."
 _MOST_SCOPES = 1000  # that are not as normal
 
 _log = structlog.get_logger()
@@ -60,26 +57,29 @@ class _Word(msgspec.Struct):
     answer: Literal["approve", "refuse"]
 
 
-class OperatorDoors:
+class OperatorDoors(Door[Operator]):
     """The handlers of all that operators ask."""
 
+    subprotocol = "duologue"
+    key_subprotocol = "duologue-key."
+
     def __init__(self, gateway: Gateway, identity: Identity) -> None:
-        self._gateway, self._identity = gateway, identity
+        super().__init__(gateway, identity)
         self._feed = Feed(gateway)
 
     @property
     def routes(self) -> list[BaseRoute]:
         """Where they are."""
-        known = self._known
+        known = self.known
         return [
             Route("/", self.page),
             Mount("/console/static", _Files(directory=_CONSOLE)),
             WebSocketRoute("/console/feed", self.feed),
             Route("/console/sessions", known(self.sessions)),
-            _post("/console/sessions/{session_id}/hang_up", known(self.hang_up)),
+            post("/console/sessions/{session_id}/hang_up", known(self.hang_up)),
             Route("/console/modes", known(self.modes)),
-            _post("/console/modes", known(self.set_mode)),
-            _post("/console/approvals/{approval_id}", known(self.answer)),
+            post("/console/modes", known(self.set_mode)),
+            post("/console/approvals/{approval_id}", known(self.answer)),
             Route("/console/calls/{call_id}", known(self.trail)),
         ]
 
@@ -90,49 +90,47 @@ class OperatorDoors:
     async def feed(self, websocket: WebSocket) -> None:
         """What a page is told, as long as it is there."""
         try:
-            operator = self._operator(websocket)
+            operator = self.who(websocket)
             if self._feed.is_full:
                 raise Refusal(429, "too_many_pages", "too many operators' pages", retry_after_s=5.0)
         except Refusal as refusal:
-            self._count(refusal, websocket)
-            await websocket.send_denial_response(refusal.response())
+            await self.deny(websocket, refusal)
             return
-        offered = websocket.scope["subprotocols"]
-        await websocket.accept(_SUBPROTOCOL if _SUBPROTOCOL in offered else None)
+        await self.accept(websocket)
         await Page(self._feed, WebSocketChannel(websocket), operator).run()
 
     # Of operators who are known.
 
-    async def sessions(self, request: Request, operator: Operator) -> dict[str, Any]:
+    async def sessions(self, request: Request, operator: Operator) -> Response:
         """Those that are there."""
-        return {"sessions": self._feed.sessions}
+        return JSONResponse({"sessions": self._feed.sessions})
 
-    async def hang_up(self, request: Request, operator: Operator) -> dict[str, Any]:
+    async def hang_up(self, request: Request, operator: Operator) -> Response:
         """Ends one."""
         line = self._feed.line(request.path_params["session_id"])
         if line is None:
             raise Refusal(404, "session_not_found", "there is no such session", "session_id")
         line.session.end("hang_up")
         self._feed.note(line, operator, "hang_up")
-        return {}
+        return JSONResponse({})
 
-    async def modes(self, request: Request, operator: Operator) -> dict[str, Any]:
+    async def modes(self, request: Request, operator: Operator) -> Response:
         """The scopes that are not as normal."""
-        return {"modes": self._gateway.tools.modes.all}
+        return JSONResponse({"modes": self.gateway.tools.modes.all})
 
-    async def set_mode(self, request: Request, operator: Operator) -> dict[str, Any]:
+    async def set_mode(self, request: Request, operator: Operator) -> Response:
         """One of them, from now on: the kill switch is `off`."""
         asked = await _body(request, _ModeAsked)
-        modes = self._gateway.tools.modes
+        modes = self.gateway.tools.modes
         if asked.scope not in modes.all and len(modes.all) >= _MOST_SCOPES:
             raise Refusal(429, "too_many_scopes", "set others back to normal first", "scope")
         modes.set(asked.scope, asked.mode, operator.actor)
-        return {"modes": modes.all}
+        return JSONResponse({"modes": modes.all})
 
-    async def answer(self, request: Request, operator: Operator) -> dict[str, Any]:
+    async def answer(self, request: Request, operator: Operator) -> Response:
         """A word on what waits for one."""
         word, name = await _body(request, _Word), request.path_params["approval_id"]
-        sessions = (line.session for line in self._gateway.lines.values())
+        sessions = (line.session for line in self.gateway.lines.values())
         desks = (one.desk for one in sessions if name in {a.approval_id for a in one.approvals})
         try:
             if (desk := next(desks, None)) is None:
@@ -148,62 +146,35 @@ class OperatorDoors:
             raise Refusal(403, "word_not_enough", str(error)) from error
         except ValueError as error:
             raise Refusal(409, "answered_already", str(error)) from error
-        return {}
+        return JSONResponse({})
 
-    async def trail(self, request: Request, operator: Operator) -> dict[str, Any]:
+    async def trail(self, request: Request, operator: Operator) -> Response:
         """What the audit log has of a call."""
         try:
-            lines = await self._gateway.tools.audit.trail(request.path_params["call_id"])
+            lines = await self.gateway.tools.audit.trail(request.path_params["call_id"])
         except OSError as error:
             _log.error("audit_not_read", error=repr(error))
             message = "the audit log can't be read"
             raise Refusal(503, "no_audit_log", message, retry_after_s=1.0) from error
         given = ("place", "kind", "actor", "before", "after", "details", "hash")
         told = [(line.time, line.as_json()) for line in lines]
-        return {"lines": [{"at": at, **{name: line[name] for name in given}} for at, line in told]}
+        lines = [{"at": at, **{name: line[name] for name in given}} for at, line in told]
+        return JSONResponse({"lines": lines})
 
     # Who it is.
 
-    def _known(
-        self, handler: Callable[[Request, Operator], Awaitable[dict[str, Any]]]
-    ) -> Callable[[Request], Awaitable[Response]]:
-        """A route's handler of one for operators who are known. A Refusal is what it answers."""
-
-        async def handle(request: Request) -> Response:
-            try:
-                response = JSONResponse(await handler(request, self._operator(request)))
-            except Refusal as refusal:
-                self._count(refusal, request)
-                response = refusal.response()
-            response.headers["Cache-Control"] = "no-store"
-            return response
-
-        return handle
-
-    def _operator(self, connection: HTTPConnection) -> Operator:
+    def who(self, connection: HTTPConnection) -> Operator:
         """Raises Refusal."""
         origin, own = connection.headers.get("origin"), connection.url.netloc
         scheme = "https" if connection.url.is_secure else "http"
         if origin is not None and origin != f"{scheme}://{own}":
             raise Refusal(403, "origin_not_allowed", "pages of this origin may not ask")
-        address = address_of(connection)
-        try:
-            self._gateway.limits.attempt(address)
-            operator = self._identity.operator(_credential(connection), address)
-        except OverLimit as over:
-            message = str(over)
-            raise Refusal(429, over.code, message, retry_after_s=over.retry_after_s) from over
-        except Unauthorized as error:
-            raise Refusal(401, "invalid_api_key", str(error)) from error
+        credential = self.credential(connection)
+        operator = self.identified(self.identity.operator, credential, connection)
         if operator is LOCAL_OPERATOR and not is_of_this_machine(connection):
             message = "without operators in a file of tenants, call this server `localhost`"
             raise Refusal(403, "host_not_allowed", message)
         return operator
-
-    def _count(self, refusal: Refusal, connection: HTTPConnection) -> None:
-        self._gateway.metrics.refused.labels(refusal.code).inc()
-        about = {"code": refusal.code, "path": connection.url.path}
-        _log.warning("refused", address=address_of(connection), **about)
 
 
 class _Files(StaticFiles):
@@ -213,18 +184,6 @@ class _Files(StaticFiles):
         response = super().file_response(*given, **named)
         response.headers.update(_PAGE_HEADERS)
         return response
-
-
-def _post(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
-    return Route(path, handler, methods=["POST"])
-
-
-def _credential(connection: HTTPConnection) -> str | None:
-    """From the header, or as browsers' sockets bring it."""
-    offered = connection.scope.get("subprotocols", ())
-    keys = [one for one in offered if one.startswith(_KEY_SUBPROTOCOL)]
-    in_protocol = keys[0].removeprefix(_KEY_SUBPROTOCOL) if keys else None
-    return connection.headers.get("authorization") or in_protocol
 
 
 async def _body(request: Request, kind: type[_Asked]) -> _Asked:

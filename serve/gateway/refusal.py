@@ -1,6 +1,10 @@
 """Why a client is not let in, as HTTP says it."""
 
+from __future__ import annotations
+
 from starlette.responses import JSONResponse
+
+from serve.gateway.limits import OverLimit
 
 
 class Refusal(Exception):
@@ -13,6 +17,11 @@ class Refusal(Exception):
         super().__init__(message)
         self.status, self.code, self.param = status, code, param
         self.retry_after_s = retry_after_s
+
+    @classmethod
+    def of(cls, over: OverLimit) -> Refusal:
+        """Where somebody has come to a limit."""
+        return cls(429, over.code, str(over), retry_after_s=over.retry_after_s)
 
     def response(self) -> JSONResponse:
         """The error as OpenAI's clients read it."""

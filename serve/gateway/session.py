@@ -122,7 +122,7 @@ class Session:
         self._upstream = Upstream(name, seed, link, traceparent)
         self._box, self._watched = Toolbox(tools), Watched()
         self._acts = Acts(name, tenant, tools, self._box, self._upstream, self._tell)
-        self._unsubscribe = tools.subscribe(self._tools_listed)
+        self._unsubscribe = tools.subscribe(self.tools_listed)
         self._heard = -1  # the newest frame that was answered
         self._said_s = clock()  # when sound came last
         self._is_dropping = False
@@ -278,7 +278,7 @@ class Session:
         """The call could not be put through to where it was to go."""
         self._tell(ToolEvent(self._heard, HandoffFailed(handoff_id, why)))
 
-    # What the link tells.
+    # What the link and the tool runtime tell.
 
     def replied(self, reply: Reply) -> None:
         """What the engine says of this session. A fault in it ends the session: it is nobody
@@ -304,6 +304,13 @@ class Session:
             case Closed():
                 if reply.reason == "no_frames":
                     self.end("no_audio")
+
+    def tools_listed(self) -> None:
+        """The server has other tools than before. A fault in it ends the session too."""
+        try:
+            self._take_listed_tools()
+        except Exception:
+            self._fail()
 
     def moved(self) -> None:
         """Another engine serves."""
@@ -339,8 +346,7 @@ class Session:
             self._tell(ServerToolsListed(self._box.listed))
         return None
 
-    def _tools_listed(self) -> None:
-        """The server has other tools than before."""
+    def _take_listed_tools(self) -> None:
         if self._opened is None or not self._box.is_outdated(self.settings):
             return
         tools = self._box.take(self.settings)

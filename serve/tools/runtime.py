@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from model.tool_schema import decodable_tools
 from serve.tools.audit import Audit
 from serve.tools.modes import Modes, keep
@@ -14,6 +16,7 @@ from serve.tools.runner import Runner
 from serve.tools.source import Declared
 from serve.tools.sources import Sources, read_sources
 
+_log = structlog.get_logger()
 _LOOK_S = 2.0  # from one look at what tools there are to the next
 
 
@@ -54,8 +57,7 @@ class ToolRuntime:
     async def open(self) -> None:
         """Raises ValueError where the tools of the sources can't be an agent's."""
         await self.sources.open()
-        self.listed = await self.sources.listed()
-        decodable_tools([tool.as_setting for tools in self.listed.values() for tool in tools])
+        self._take(await self.sources.listed())
         keeping = (keep(self.modes, self.audit), self._keep_listing())
         self._tasks = [asyncio.create_task(one) for one in keeping]
 
@@ -75,11 +77,27 @@ class ToolRuntime:
         await asyncio.to_thread(self.audit.close)
 
     async def _keep_listing(self) -> None:
-        """An MCP server may come later than this one, and may have other tools at any time."""
+        """An MCP server may come later than this one, and may have other tools at any time. What
+        is wrong with a look leaves the tools as they are, and is told once as long as it lasts."""
+        wrong = ""
         while True:
             await asyncio.sleep(_LOOK_S)
-            listed = await self.sources.listed()
-            if listed != self.listed:
-                self.listed = listed
-                for listener in [*self._listeners]:
-                    listener()
+            try:
+                listed = await self.sources.listed()
+                if listed != self.listed:
+                    self._take(listed)
+                wrong = ""
+            except Exception as error:
+                if repr(error) != wrong:
+                    _log.exception("tools_not_listed", why=str(error))
+                wrong = repr(error)
+
+    def _take(self, listed: Mapping[str, tuple[Declared, ...]]) -> None:
+        """Raises ValueError where these can't be an agent's, who keeps what he has."""
+        decodable_tools([tool.as_setting for tools in listed.values() for tool in tools])
+        self.listed = listed
+        for listener in [*self._listeners]:
+            try:
+                listener()
+            except Exception:  # the others have to know all the same
+                _log.exception("tools_listener_raised")
