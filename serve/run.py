@@ -15,6 +15,7 @@ from types import FrameType
 
 import hydra
 import uvicorn
+import uvloop
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from starlette.applications import Starlette
@@ -137,7 +138,7 @@ def main(cfg: DictConfig) -> None:
     gc.freeze()  # all that is there already: going through it takes 75 ms, in which nobody is heard
     gc.set_threshold(2000, 10, 1)  # a little at a time: else what 10 clients leave takes 50 ms
     try:
-        asyncio.run(serve(cfg))
+        uvloop.run(serve(cfg))
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 
