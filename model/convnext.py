@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.ops import kept, kernels_for, pack
+from model.ops import kept, kernels_for, pack_large
 from model.streaming import CausalConv1d, PastState, State
 
 
@@ -90,9 +90,9 @@ class ConvNext(nn.Module):
                 _bias(block.depthwise.conv),
                 block.norm.weight,
                 block.norm.bias,
-                pack(block.expand.weight),
+                pack_large(block.expand.weight),
                 block.expand.bias,
-                pack(block.project.weight),
+                pack_large(block.project.weight),
                 block.project.bias,
                 block.scale,
             )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.ops import kept, kernels_for, pack
+from model.ops import kept, kernels_for, pack_large
 from model.sampling import Sampler
 from model.transformer import RMSNorm
 
@@ -178,16 +178,16 @@ class DepthTransformer(nn.Module):
 
     def _weights(self) -> list[Tensor]:
         """As the operator wants them: two, then six of each layer."""
-        weights = [pack(self.input), pack(self.heads)]
+        weights = [pack_large(self.input), pack_large(self.heads)]
         for layer in self.layers:
             assert isinstance(layer, DepthLayer)
             weights += [
                 layer.attention_norm.weight,
-                pack(layer.attention_input),
-                pack(layer.attention_output),
+                pack_large(layer.attention_input),
+                pack_large(layer.attention_output),
                 layer.feed_forward_norm.weight,
-                pack(layer.feed_forward_input),
-                pack(layer.feed_forward_output),
+                pack_large(layer.feed_forward_input),
+                pack_large(layer.feed_forward_output),
             ]
         return weights
 

@@ -2,7 +2,7 @@
 
 They run in inference mode on float32 tensors of the CPU, where the library has been built (`make
 setup` does) and the environment's DUOLOGUE_KERNELS is not 0. Everywhere else, and for training, a
-module does the same in PyTorch. docs/kernels.md says what each operator does.
+module does the same in PyTorch; `use_kernels` is the switch. docs/kernels.md says what each does.
 
 What an operator makes of a row is the same to the bit in any batch and on any number of threads.
 """
@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,10 @@ LIBRARY = Path(__file__).parents[1] / "build" / "kernels" / "libduologue_kernels
 SWITCH = "DUOLOGUE_KERNELS"
 PANEL = 64  # outputs that lie side by side in a packed matrix
 
+Mode = Literal["off", "exact", "int8"]
+
 _log = logging.getLogger(__name__)
-_is_off = False  # by `without_kernels`
+_mode: Mode = "exact"
 
 
 @cache
@@ -46,21 +48,30 @@ def library() -> Any | None:
     return torch.ops.duologue
 
 
-class without_kernels:
-    """`with without_kernels():` PyTorch does the work, to compare the two."""
+class use_kernels:
+    """`with use_kernels("off"):` PyTorch does the work, in this process. With "exact", as without
+    it, operators do; with "int8" the large layers' weights, and what goes into them, are rounded to
+    8 bits, which is faster and not the same."""
+
+    def __init__(self, mode: Mode) -> None:
+        """Raises ValueError where there is no such mode."""
+        if mode not in get_args(Mode):
+            raise ValueError(f"kernels is {mode!r}: must be one of {', '.join(get_args(Mode))}")
+        self.mode: Mode = mode
+        self.before: Mode = _mode
 
     def __enter__(self) -> None:
-        global _is_off
-        self.before, _is_off = _is_off, True
+        global _mode
+        self.before, _mode = _mode, self.mode
 
     def __exit__(self, *_: object) -> None:
-        global _is_off
-        _is_off = self.before
+        global _mode
+        _mode = self.before
 
 
 def kernels_for(*tensors: Tensor) -> Any | None:
     """The operators, where they can be used on these: None sends a module to its own code."""
-    if _is_off or not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu"):
+    if _mode == "off" or not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu"):
         return None
     for tensor in tensors:
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
@@ -91,22 +102,23 @@ class _Kept:
         return True
 
 
-_kept: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[nn.Module, dict[Mode, _Kept]] = weakref.WeakKeyDictionary()
 
 
 def kept(module: nn.Module, make: Callable[[], Any], *others: nn.Module) -> Any:
     """What `make` makes of the weights of a module (and of `others`), such as packed ones: made
     again where one of them was replaced or written to. As with autograd, nobody notices what is
     written through `.data`."""
-    found = _kept.get(module)
+    of_module = _kept.setdefault(module, {})
+    found = of_module.get(_mode)
     if found is None or not found.is_current():
         with torch.inference_mode():
-            found = _kept[module] = _Kept((module, *others), make())
+            found = of_module[_mode] = _Kept((module, *others), make())
     return found.made
 
 
 def packed(layer: nn.Linear | nn.Embedding) -> Tensor:
-    """The layer's packed weight."""
+    """The layer's packed weight, as it is."""
     return kept(layer, lambda: pack(layer.weight))
 
 
@@ -129,14 +141,34 @@ def pack(weight: Tensor) -> Tensor:
     return half if torch.equal(half.float(), panels) else panels
 
 
+def pack_large(weight: Tensor) -> Tensor:
+    """As `pack`, of a layer that holds much of a model: with `use_kernels("int8")` rounded.
+
+    Then each output has its own step, so that its largest weight is 127 of them. int8 [..., panels,
+    rows, 64] is first the numbers, [inputs / 4, 64, 4], and then two float32 of each output: its
+    step, and the sum of its numbers.
+    """
+    if _mode != "int8":
+        return pack(weight)
+    padded = F.pad(weight, (0, -weight.shape[-1] % 4, 0, -weight.shape[-2] % PANEL))
+    steps = padded.abs().amax(-1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+    numbers = (padded / steps[..., None]).round()  # [..., outputs, inputs]
+    about = torch.stack([steps, numbers.sum(-1)], dim=-1)  # [..., outputs, 2]
+    about = about.unflatten(-2, (-1, PANEL)).transpose(-1, -2).contiguous()  # [..., panels, 2, 64]
+    quads = numbers.to(torch.int8).unflatten(-1, (-1, 4)).unflatten(-3, (-1, PANEL))
+    parts = [quads.transpose(-2, -3).flatten(-3), about.view(torch.int8).flatten(-2)]
+    return torch.cat(parts, dim=-1).unflatten(-1, (-1, PANEL))
+
+
 def linear(layer: nn.Linear, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
     """`layer(norm(x))`: [..., inputs] -> [..., outputs]."""
     ops = kernels_for(x)
     if ops is None:
         return layer(x if norm is None else norm(x))
-    weight, bias, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
+    about_norm = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
     rows = x.reshape(-1, layer.in_features).contiguous()
-    y = ops.linear(rows, packed(layer), layer.bias, weight, bias, eps, layer.out_features)
+    weight = kept(layer, lambda: pack_large(layer.weight))
+    y = ops.linear(rows, weight, layer.bias, *about_norm, layer.out_features)
     return y.view(*x.shape[:-1], layer.out_features)
 
 

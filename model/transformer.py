@@ -19,7 +19,7 @@ from model.attention import (
     SlidingWindowAttention,
     packing_of,
 )
-from model.ops import kept, kernels_for, pack
+from model.ops import kept, kernels_for, pack_large
 from model.streaming import State
 
 
@@ -185,11 +185,11 @@ class Transformer(nn.Module):
                 for layer in self._layers()
                 for weight in (
                     layer.attention_norm.weight,
-                    pack(layer.attention.input.weight),
-                    pack(layer.attention.output.weight),
+                    pack_large(layer.attention.input.weight),
+                    pack_large(layer.attention.output.weight),
                     layer.feed_forward_norm.weight,
-                    pack(layer.feed_forward.input.weight),
-                    pack(layer.feed_forward.output.weight),
+                    pack_large(layer.feed_forward.input.weight),
+                    pack_large(layer.feed_forward.output.weight),
                 )
             ),
             self.norm.weight,

@@ -94,6 +94,7 @@ def test_it_serves_until_it_is_told_to_end(running: tuple[subprocess.Popen[str],
     ("override", "named"),
     [
         ("checkpoint=/nowhere", "checkpoint is '/nowhere'"),
+        ("kernels=int4", "kernels is 'int4': must be one of off, exact, int8"),
         ("address=ipc:///no/such/folder/engine", "address is 'ipc:///no/such/folder/engine'"),
     ],
 )
@@ -259,7 +260,7 @@ def test_the_bench_finds_what_happens_to_callers(checkpoint: Path, tmp_path: Pat
     """Times are of this machine at this moment: that there are any is what is tested of them."""
     out = tmp_path / "report.json"
     parts = (
-        "frame.batches=[1,16]", "frame.frames=2",
+        "frame.batches=[1,16]", "frame.frames=2", "temporal.batches=[1,16]", "temporal.steps=2",
         "ramp.callers=[2]", "ramp.seconds=0.4", "refusal.callers=1", "refusal.seconds=0.8",
         "refusal.each_s=0.1", "takeover.callers=2", "takeover.seconds=4", "kills.cycles=6",
         "kills.before_s=0.5",
@@ -279,11 +280,13 @@ def test_the_bench_finds_what_happens_to_callers(checkpoint: Path, tmp_path: Pat
     assert metrics["frame_latency_ms_p50_2"]["value"] > 0
     assert metrics["sessions_max"]["value"] in (0, 2)
     without = {"frame_latency_ms_p50_1", "frame_latency_ms_p99_1"}  # nobody was alone
+    without |= {"sessions_max_temporal"}
+    names = {bar.metric for bar in BARS["engine"]}
     if library() is None:
-        without |= {"frame_speedup_b1", "frame_speedup_b16"}
+        without |= {name for name in names if name.startswith(("frame_speedup", "temporal_"))}
     if shutil.which("psql") is None:
         without |= {"audit_postgres_kills_broken", "audit_postgres_kills_lost"}
-    assert {bar.metric for bar in BARS["engine"]} - {*metrics} == without
+    assert names - {*metrics} == without
     for name in ("churn_differ", "churn_slots_leaked", "kills_slots_leaked", "takeover_differ",
                  "takeover_frames_lost_max"):  # fmt: skip
         assert metrics[name]["value"] == 0, name

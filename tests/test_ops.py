@@ -21,7 +21,7 @@ from model.convnext import ConvNext
 from model.depth import DepthConfig, DepthTransformer
 from model.duplex import ACTION, FRAME, DuplexModel, Inputs, Outputs
 from model.native_codec import NativeCodec, NativeCodecConfig
-from model.ops import kept, without_kernels
+from model.ops import kept, use_kernels
 from model.pointer import Pointer
 from model.sampling import Sampler, SamplingConfig, sample, uniforms
 from model.spectrogram import LogMel
@@ -41,7 +41,7 @@ def _no_gradients() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
+@pytest.fixture(params=["baseline", "avx2", "avx512", "avx512vnni"])
 def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each set that this processor has, in turn."""
     library = ctypes.CDLL(str(ops.LIBRARY))
@@ -101,6 +101,57 @@ def test_a_layer(rows: int, outputs: int, inputs: int, is_half: bool, instructio
     assert torch.equal(ops.linear(layer, x[-1:]), full[-1:])
 
 
+# Rounded to 8 bits
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6, 7, 40])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (64, 4), (65, 70), (200, 33)])
+def test_a_rounded_layer(rows: int, outputs: int, inputs: int, instructions: str) -> None:
+    """What 8 bits hold loses nothing, and a row is the same in any batch."""
+    layer = weights_of(nn.Linear(inputs, outputs))
+    layer.weight.copy_(torch.randint(-127, 128, (outputs, inputs)) / 2**7)
+    layer.weight[:, 0] = 127 / 2**7
+    x = torch.randint(256, (rows, inputs)) / 2**6 - 1
+    x[:, 0], x[:, -1] = -1, 255 / 2**6 - 1
+    x[-1] = 0.5  # without a range
+    with use_kernels("int8"):
+        y = ops.linear(layer, x)
+        assert_close(y, layer(x))
+        assert torch.equal(ops.linear(layer, x[-1:]), y[-1:])
+        assert torch.equal(ops.linear(layer, x[:2]), y[:2])
+        packed = ops.kept(layer, lambda: None)
+        assert (packed.dtype, packed.shape[-2]) == (torch.int8, -(-inputs // 4) * 4 + 8)
+    assert_close(ops.linear(layer, x), layer(x))
+
+
+def test_a_rounded_transformer_is_near_the_exact_one(instructions: str) -> None:
+    """As docs/kernels.md says, at the size that it names."""
+    torch.manual_seed(0)
+    stack = Transformer(TransformerConfig(512, 8, 8, 2, 1408, window=250, pinned=0)).eval()
+    ours, reference, errors = stack.init_state(2), stack.init_state(2), []
+    for x in torch.randn(12, 2, 1, 512):
+        exact = stack(x, reference)
+        with use_kernels("int8"):
+            errors.append((stack(x, ours) - exact).norm() / exact.norm())
+    assert 0.001 < torch.stack(errors).mean() < 0.01
+
+
+def test_a_rounded_row_alone_is_the_row_in_a_batch_to_the_bit(instructions: str) -> None:
+    agent = Agent(tiny_duplex(), AgentConfig())
+    pcm = 0.1 * torch.randn(3, 20, FRAME_SIZE, generator=torch.Generator().manual_seed(3))
+    said = agent_frames(agent, pcm, TOOLS)[1]
+    with use_kernels("int8"):
+        rounded = agent_frames(agent, pcm, TOOLS)[1]
+        assert torch.equal(agent_frames(agent, pcm[:1], TOOLS)[1], rounded[:1])
+    assert not torch.equal(rounded, said)
+    assert torch.equal(agent_frames(agent, pcm, TOOLS)[1], said)
+
+
+def test_a_mode_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="kernels is 'int4': must be one of off, exact, int8"):
+        use_kernels("int4")  # pyright: ignore[reportArgumentType]
+
+
 # The stack of a transformer
 
 STACKS = [
@@ -122,7 +173,7 @@ def test_a_step_of_a_transformer(config: TransformerConfig, instructions: str) -
     for turn in range(3 * (config.window + config.pinned)):
         x, active = torch.randn(batch, 1, config.dim), somebody(batch, turn)
         y = stack(x, ours, active)
-        with without_kernels():
+        with use_kernels("off"):
             expected = stack(x, reference, active)
         rows = slice(None) if active is None else active
         assert_close(y[rows], expected[rows])
@@ -139,7 +190,7 @@ def test_gathered_rows_lie_where_they_are(instructions: str) -> None:
         x = torch.randn(4, 1, 24)
         parts = ours.gather(rows), reference.gather(rows)
         y = stack(x, parts[0], active)
-        with without_kernels():
+        with use_kernels("off"):
             expected = stack(x, parts[1], active)
         ours.scatter(rows, parts[0])
         reference.scatter(rows, parts[1])
@@ -154,7 +205,7 @@ def test_a_step_after_a_longer_chunk() -> None:
     for length in (5, 1, 1, 12, 1, 1):
         x = torch.randn(2, length, 24)
         y = stack(x, ours)
-        with without_kernels():
+        with use_kernels("off"):
             assert_close(y, stack(x, reference))
 
 
@@ -210,7 +261,7 @@ def test_a_step_of_a_pointer(instructions: str) -> None:
         x, active = torch.randn(batch, 1, 24), somebody(batch, turn)
         source = torch.randint(9, (batch, 1)) * (torch.rand(batch, 1) < 0.4)
         pointed = pointer(x, source, ours, active)
-        with without_kernels():
+        with use_kernels("off"):
             expected = pointer(x, source, reference, active)
         rows = torch.ones(batch).bool() if active is None else active
         for part, wanted in zip(pointed, expected, strict=True):
@@ -249,10 +300,10 @@ def test_a_position_of_the_duplex_model(duplex: DuplexModel, instructions: str) 
         for stream in duplex.config.streams:
             told = duplex.log_probabilities(outputs, stream)
             assert torch.equal(duplex.log_probabilities(one, stream)[0], told[2])
-            with without_kernels():
+            with use_kernels("off"):
                 # From the same, or an error would be counted twice.
                 assert_close(told, duplex.log_probabilities(outputs, stream))
-        with without_kernels():
+        with use_kernels("off"):
             expected: Outputs = duplex(inputs, reference)
         assert_close(outputs.hidden, expected.hidden)
     assert_same_state(ours, reference)
@@ -267,7 +318,7 @@ def test_blocks_of_convolutions(instructions: str) -> None:
     for turn, steps in enumerate((1, 4, 8, 3, 1, 4)):
         x, active = torch.randn(batch, steps, 20), somebody(batch, turn)
         y = stack(x, ours, active)
-        with without_kernels():
+        with use_kernels("off"):
             expected = stack(x, reference, active)
         rows = torch.ones(batch).bool() if active is None else active
         assert_close(y[rows], expected[rows])
@@ -283,7 +334,7 @@ def test_log_mel_of_any_window(window: int, hop: int, instructions: str) -> None
     for turn, hops in enumerate((8, 1, 5, 8, 3)):
         pcm, active = 0.1 * torch.randn(3, hops * hop), somebody(3, turn)
         y = mel(pcm, ours, active)
-        with without_kernels():
+        with use_kernels("off"):
             expected = mel(pcm, reference, active)
         rows = torch.ones(3).bool() if active is None else active
         assert_close(y[rows], expected[rows], 1e-4)
@@ -307,7 +358,7 @@ def test_the_voice(instructions: str) -> None:
         features, active = torch.randn(3, 4, SMALL.width), somebody(3, turn)
         pitch_hz = 40 + 450 * torch.rand(3, 8)
         pcm = decoder.speak(features, pitch_hz, ours, active)
-        with without_kernels():
+        with use_kernels("off"):
             expected = decoder.speak(features, pitch_hz, reference, active)
         rows = torch.ones(3).bool() if active is None else active
         assert_close(pcm[rows], expected[rows], 2e-4)
@@ -338,7 +389,7 @@ def test_codes_are_those_that_are_drawn_step_by_step(
     text = torch.randint(9, (40,)) if text_vocabulary else None
     codes = depth.generate(context, Sampler(config, uniform), text)
     assert len(codes.unique()) > 20
-    with without_kernels():
+    with use_kernels("off"):
         assert torch.equal(codes, depth.generate(context, Sampler(config, uniform), text))
     one = slice(11, 12)
     alone = Sampler(config, uniform[one])
@@ -354,7 +405,7 @@ def test_as_likely_as_the_last_that_stays_stays_with_it(
     logits = torch.randint(4, (60, 37)).float()
     logits[:, 5::7] = -torch.inf
     uniform = torch.rand(60, dtype=torch.float64)
-    with without_kernels():
+    with use_kernels("off"):
         expected = sample(logits, config, uniform)
     assert torch.equal(sample(logits, config, uniform), expected)
     assert torch.equal(sample(logits[:1], config, uniform[:1]), expected[:1])
@@ -378,7 +429,7 @@ def test_speech_reads_and_says_the_same(instructions: str) -> None:
         uniform = torch.rand(batch, 8, generator=generator, dtype=torch.float64)
         sampler, active = Sampler(SamplingConfig(temperature=0.3), uniform), somebody(batch, turn)
         codes = speech.step(text, ours, sampler, active)
-        with without_kernels():
+        with use_kernels("off"):
             expected = speech.step(text, reference, sampler, active)
         rows = torch.ones(batch).bool() if active is None else active
         assert torch.equal(codes[rows], expected[rows])
@@ -417,7 +468,7 @@ def agent_frames(agent: Agent, pcm: Tensor, tools: list[Any]) -> tuple[list[Any]
 
 def assert_frames_agree(agent: Agent, pcm: Tensor, tools: list[Any]) -> None:
     told, said = agent_frames(agent, pcm, tools)
-    with without_kernels():
+    with use_kernels("off"):
         expected, sound = agent_frames(agent, pcm, tools)
     assert told == expected
     assert_close(said, sound, 1e-3)
@@ -452,13 +503,13 @@ def test_rows_of_any_type_are_moved() -> None:
         same.copy_(tensor.copy_(torch.randint(2, tensor.shape)))
     rows = torch.tensor([3, 0])
     part = ours.gather(rows)
-    with without_kernels():
+    with use_kernels("off"):
         expected = reference.gather(rows)
     for state in (part, expected):
         for tensor in state.copied():
             tensor.copy_(tensor == 0)
     ours.scatter(rows, part)
-    with without_kernels():
+    with use_kernels("off"):
         reference.scatter(rows, expected)
     assert all(torch.equal(*pair) for pair in zip(ours.copied(), reference.copied(), strict=True))
     with pytest.raises(RuntimeError, match="row is 4"):
@@ -468,7 +519,7 @@ def test_rows_of_any_type_are_moved() -> None:
 def test_random_numbers_are_the_same_to_the_bit() -> None:
     seed, counter = (torch.randint(-(2**62), 2**62, (50, 1)) for _ in range(2))
     streams = torch.arange(9)
-    with without_kernels():
+    with use_kernels("off"):
         expected = uniforms(seed, counter, streams)
     assert torch.equal(uniforms(seed, counter, streams), expected)
 
@@ -539,7 +590,7 @@ def test_training_and_other_types_are_left_to_torch() -> None:
     x = torch.zeros(1)
     assert ops.kernels_for(x)
     assert not ops.kernels_for(x, x.double())
-    with without_kernels():
+    with use_kernels("off"):
         assert not ops.kernels_for(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert not ops.kernels_for(x)
@@ -573,7 +624,7 @@ def test_the_shipped_codec_says_the_same() -> None:
     for frame in (0.1 * torch.randn(2, 20, FRAME_SIZE)).unbind(1):
         codes, latent = codec.encode(frame, ours)
         said = codec.decode(codes, ours)
-        with without_kernels():
+        with use_kernels("off"):
             expected = codec.encode(frame, reference).latent
             sound = codec.decode(codes, reference)
         assert_close(latent, expected, 1e-3)

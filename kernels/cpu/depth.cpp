@@ -9,9 +9,12 @@ namespace {
 
 // The weight of one step in a stack of packed ones.
 Weight at(const Weight& stacked, int64_t step) {
-  const int64_t size = (stacked.outputs + PANEL - 1) / PANEL * PANEL * stacked.inputs;
-  return {stacked.full ? stacked.full + step * size : nullptr, stacked.full ? nullptr : stacked.half + step * size,
-          stacked.outputs, stacked.inputs};
+  const int64_t before = step * stacked.panels() * stacked.panel_rows() * PANEL;
+  Weight one = stacked;
+  if (one.full) one.full += before;
+  if (one.half) one.half += before;
+  if (one.rounded) one.rounded += before;
+  return one;
 }
 
 // heads [3, heads, D] of a row, of which keys and values are kept at `step` -> y [dim]

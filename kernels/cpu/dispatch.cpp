@@ -16,12 +16,17 @@ extern const Kernels table;
 namespace avx512 {
 extern const Kernels table;
 }
+namespace avx512vnni {
+extern const Kernels table;
+}
 #endif
 
 namespace {
 
 bool can(const Kernels* table) {
 #ifdef DUOLOGUE_X86
+  if (table == &avx512vnni::table)
+    return can(&avx512::table) && __builtin_cpu_supports("avx512vnni");
   if (table == &avx512::table)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -35,7 +40,7 @@ bool can(const Kernels* table) {
 
 constexpr const Kernels* TABLES[] = {
 #ifdef DUOLOGUE_X86
-    &avx512::table, &avx2::table,
+    &avx512vnni::table, &avx512::table, &avx2::table,
 #endif
     &baseline::table};
 

@@ -12,11 +12,19 @@ namespace duologue {
 constexpr int64_t PANEL = 64;  // outputs that lie side by side in a packed matrix
 
 // A matrix [outputs, inputs] as panels [ceil(outputs / PANEL), inputs, PANEL], the last filled up
-// with zeros; in half precision where that holds all of it (then `full` is null).
+// with zeros; in half precision where that holds all of it, or rounded to 8 bits. One of the
+// pointers is not null. A rounded panel is its numbers [ceil(inputs / 4), PANEL, 4] and, of each
+// output, two floats: what they are multiples of, and the sum of them.
 struct Weight {
   const float* full;
   const uint16_t* half;
+  const int8_t* rounded;
   int64_t outputs, inputs;
+
+  int64_t panels() const { return (outputs + PANEL - 1) / PANEL; }
+  int64_t panel_rows() const {  // of PANEL elements each
+    return rounded ? (inputs + 3) / 4 * 4 + 2 * static_cast<int64_t>(sizeof(float)) : inputs;
+  }
 };
 
 struct Norm {

@@ -1,9 +1,11 @@
-// Products with a packed matrix: y = x W^T, each sum in the order of its inputs.
+// Products with a packed matrix: y = x W^T, each sum in the order of its inputs (rounded.h: of whole
+// numbers).
 //
 // So neither how many rows there are, nor who shares them out to how many threads, changes a bit.
 #pragma once
 
 #include "kernels.h"
+#include "rounded.h"
 #include "scratch.h"
 #include "simd.h"
 
@@ -13,65 +15,105 @@ constexpr int TILE_ROWS = LANES == 4 ? 4 : 6;
 constexpr int TILE_VECTORS = LANES == 16 ? 4 : 2;
 constexpr int64_t SHARE = 1 << 16;  // multiplications below which no other thread is asked
 
-template <int R, int C, class Number, class Put>
-inline void tile(const Number* w, int64_t inputs, const float* x, int64_t stride, int64_t row,
-                 int64_t column, const Put& put) {
-  Vector total[R][C] = {};
-  for (int64_t i = 0; i < inputs; ++i) {
-    Vector weight[C];
-    for (int c = 0; c < C; ++c) weight[c] = load(w + i * PANEL + c * LANES);
-    for (int r = 0; r < R; ++r) {
-      const Vector value = all(x[r * stride + i]);
-      for (int c = 0; c < C; ++c) total[r][c] += value * weight[c];
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) put(row + r, column + c * LANES, total[r][c]);
-}
+// A panel as it is, to go with rows of floats, `stride` apart.
+template <class Number>
+struct ExactPanel {
+  const Number* weights;  // [inputs, PANEL]
+  int64_t inputs;
+  const float* x;
+  int64_t stride;
 
-template <int C, class Number, class Put>
-inline void tile_rows(int64_t count, const Number* w, int64_t inputs, const float* x, int64_t stride,
-                      int64_t row, int64_t column, const Put& put) {
+  // Of R rows, C vectors of outputs from the one at `first` of the panel.
+  template <int R, int C, class Put>
+  void tile(int64_t row, int64_t first, const Put& put) const {
+    Vector total[R][C] = {};
+    const Number* w = weights + first;
+    const float* from = x + row * stride;
+    for (int64_t i = 0; i < inputs; ++i) {
+      Vector weight[C];
+      for (int c = 0; c < C; ++c) weight[c] = load(w + i * PANEL + c * LANES);
+      for (int r = 0; r < R; ++r) {
+        const Vector value = all(from[r * stride + i]);
+        for (int c = 0; c < C; ++c) total[r][c] += value * weight[c];
+      }
+    }
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) put(row + r, first + c * LANES, total[r][c]);
+  }
+};
+
+template <int C, class Panel, class Put>
+inline void tile_rows(const Panel& panel, int64_t count, int64_t row, int64_t first,
+                      const Put& put) {
   switch (count) {
-    case 1: return tile<1, C>(w, inputs, x, stride, row, column, put);
-    case 2: return tile<2, C>(w, inputs, x, stride, row, column, put);
-    case 3: return tile<3, C>(w, inputs, x, stride, row, column, put);
-    case 4: return tile<4, C>(w, inputs, x, stride, row, column, put);
+    case 1: return panel.template tile<1, C>(row, first, put);
+    case 2: return panel.template tile<2, C>(row, first, put);
+    case 3: return panel.template tile<3, C>(row, first, put);
+    case 4: return panel.template tile<4, C>(row, first, put);
 #if LANES > 4
-    case 5: return tile<5, C>(w, inputs, x, stride, row, column, put);
-    case 6: return tile<6, C>(w, inputs, x, stride, row, column, put);
+    case 5: return panel.template tile<5, C>(row, first, put);
+    case 6: return panel.template tile<6, C>(row, first, put);
 #endif
   }
 }
 
-// Outputs first..first + width of all rows, whose weights are `data` [inputs, PANEL].
-template <class Number, class Put>
-inline void panel(const Number* data, int64_t first, int64_t width, int64_t inputs, const float* x,
-                  int64_t stride, int64_t rows, const Put& put) {
+// The first `width` outputs of a panel, of all rows.
+template <class Panel, class Put>
+inline void cover(const Panel& panel, int64_t width, int64_t rows, const Put& put) {
   const int64_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
   for (int64_t t = 0; t < tiles; ++t) {  // as even as can be
     const int64_t row = t * rows / tiles, count = (t + 1) * rows / tiles - row;
-    const float* from = x + row * stride;
     int64_t c = 0;
     for (; c + (TILE_VECTORS - 1) * LANES < width; c += TILE_VECTORS * LANES)
-      tile_rows<TILE_VECTORS>(count, data + c, inputs, from, stride, row, first + c, put);
-    for (; c < width; c += LANES)
-      tile_rows<1>(count, data + c, inputs, from, stride, row, first + c, put);
+      tile_rows<TILE_VECTORS>(panel, count, row, c, put);
+    for (; c < width; c += LANES) tile_rows<1>(panel, count, row, c, put);
   }
 }
 
+// Calls run(index, width) for every panel.
+template <class Run>
+inline void each_panel(const Weight& w, int64_t rows, const Run& run) {
+  const int64_t grain = 1 + SHARE / (rows * w.inputs * PANEL);
+  parallel(w.panels(), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) run(p, least<int64_t>(PANEL, w.outputs - p * PANEL));
+  });
+}
+
 template <class Put>
-inline void panel(const Weight& w, int64_t index, const float* x, int64_t stride, int64_t rows,
-                  const Put& put) {
-  const int64_t first = index * PANEL, width = least<int64_t>(PANEL, w.outputs - first);
-  const int64_t size = PANEL * w.inputs;
-  if (w.full) return panel(w.full + index * size, first, width, w.inputs, x, stride, rows, put);
-  const uint16_t* half = w.half + index * size;
-  if (rows <= TILE_ROWS) return panel(half, first, width, w.inputs, x, stride, rows, put);
-  Scratch scratch;  // is read by every tile
-  float* full = scratch.floats(size);
-  for (int64_t i = 0; i < size; i += LANES) store(full + i, load(half + i));
-  panel(full, first, width, w.inputs, x, stride, rows, put);
+inline void linear_rounded(const Weight& w, const float* x, int64_t stride, int64_t rows,
+                           const Put& put) {
+  Scratch scratch;
+  const int64_t count = (w.inputs + 3) / 4;
+  int32_t* quads = reinterpret_cast<int32_t*>(scratch.floats(rows * count));
+  float *step = scratch.floats(rows), *low = scratch.floats(rows);
+  parallel(rows, 1 + SHARE / (4 * w.inputs), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      round_row(x + r * stride, w.inputs, quads + r * count, step[r], low[r]);
+  });
+  each_panel(w, rows, [&](int64_t p, int64_t width) {
+    const int8_t* numbers = w.rounded + p * w.panel_rows() * PANEL;
+    cover(RoundedPanel{numbers, {quads, step, low, count}}, width, rows,
+          [&](int64_t row, int64_t column, Vector v) { put(row, p * PANEL + column, v); });
+  });
+}
+
+template <class Put>
+inline void linear_exact(const Weight& w, const float* x, int64_t stride, int64_t rows,
+                         const Put& put) {
+  const int64_t size = w.inputs * PANEL;
+  each_panel(w, rows, [&](int64_t p, int64_t width) {
+    const auto run = [&](const auto* weights) {
+      cover(ExactPanel{weights, w.inputs, x, stride}, width, rows,
+            [&](int64_t row, int64_t column, Vector v) { put(row, p * PANEL + column, v); });
+    };
+    if (w.full) return run(w.full + p * size);
+    const uint16_t* half = w.half + p * size;
+    if (rows <= TILE_ROWS) return run(half);
+    Scratch scratch;  // is read by every tile
+    float* full = scratch.floats(size);
+    for (int64_t i = 0; i < size; i += LANES) store(full + i, load(half + i));
+    run(static_cast<const float*>(full));
+  });
 }
 
 // Calls put(row, column, Vector) for all of x [rows, inputs] times the matrix; the last vector of a
@@ -81,11 +123,8 @@ inline void linear(const Weight& w, const float* x, int64_t rows, const Put& put
                    int64_t stride = 0) {
   if (!rows) return;
   if (!stride) stride = w.inputs;
-  const int64_t panels = (w.outputs + PANEL - 1) / PANEL;
-  const int64_t grain = 1 + SHARE / (rows * w.inputs * PANEL);
-  parallel(panels, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) panel(w, p, x, stride, rows, put);
-  });
+  if (w.rounded) linear_rounded(w, x, stride, rows, put);
+  else linear_exact(w, x, stride, rows, put);
 }
 
 inline Vector swish(Vector x) { return x / (1.0f + exp(-x)); }

@@ -22,7 +22,10 @@ void linear_rows(const Linear& args) {
   });
 }
 
-const Kernels table = {LANES == 16 ? "avx512" : LANES == 8 ? "avx2" : "baseline", linear_rows,
+#define STRING(name) #name
+#define NAME(name) STRING(name)
+
+const Kernels table = {NAME(ISA), linear_rows,
                        transformer_step, conv_next, log_mel, voice,
                        pointer_step, log_probabilities, frame_input, depth_generate,
                        sample, reader_step, speech_input};

@@ -39,30 +39,32 @@ void turn(const float* x, int64_t heads, int64_t half, const float* cosine, cons
     }
 }
 
-// Scores [group, reach] of the slots first..end of one head of keys, `stride` floats apart.
+constexpr int64_t BLOCK = LANES;  // slots that are read by all heads before the next ones
+
+// Scores of the slots first..end, no more than a block, of one head of keys, `stride` floats apart,
+// for G queries; `reach` floats from one query's scores to the next one's.
 template <int G>
 void score(const float* query, const float* keys, int64_t stride, int64_t dim, int64_t first,
            int64_t end, int64_t reach, float* scores) {
-  for (int64_t slot = first; slot < end; slot += LANES) {
-    Vector totals[G][LANES] = {};
-    const int64_t count = least<int64_t>(LANES, end - slot);
-    for (int64_t j = 0; j < count; ++j) {
-      const float* key = keys + (slot + j) * stride;
-      for (int64_t d = 0; d < dim; d += LANES) {
-        const Vector k = load_some(key + d, dim - d);
-        for (int g = 0; g < G; ++g) totals[g][j] += k * load_some(query + g * dim + d, dim - d);
-      }
+  Vector totals[G][LANES] = {};
+  for (int64_t j = 0; j < end - first; ++j) {
+    const float* key = keys + (first + j) * stride;
+    for (int64_t d = 0; d < dim; d += LANES) {
+      const Vector k = load_some(key + d, dim - d);
+      for (int g = 0; g < G; ++g) totals[g][j] += k * load_some(query + g * dim + d, dim - d);
     }
-    for (int g = 0; g < G; ++g) store_some(scores + g * reach + slot, sums(totals[g]), count);
   }
+  for (int g = 0; g < G; ++g) store_some(scores + g * reach + first, sums(totals[g]), end - first);
 }
 
+// Adds the values of the slots first..end, by their scores, to y [G, dim].
 template <int G>
-void mix(const float* scores, const float* values, int64_t stride, int64_t dim, int64_t count,
-         int64_t reach, float* y) {
+void mix(const float* scores, const float* values, int64_t stride, int64_t dim, int64_t first,
+         int64_t end, int64_t reach, float* y) {
   for (int64_t d = 0; d < dim; d += LANES) {
-    Vector totals[G] = {};
-    for (int64_t slot = 0; slot < count; ++slot) {
+    Vector totals[G];
+    for (int g = 0; g < G; ++g) totals[g] = load_some(y + g * dim + d, dim - d);
+    for (int64_t slot = first; slot < end; ++slot) {
       const Vector v = load_some(values + slot * stride + d, dim - d);
       for (int g = 0; g < G; ++g) totals[g] += v * scores[g * reach + slot];
     }
@@ -94,17 +96,46 @@ struct Attention {
   Angles near, far;
 };
 
-// As many of a group's queries at a time as share what they read.
 template <int G>
-void attend_group(const Attention& a, const float* near, const float* far, const float* keys,
-                  const float* values, int64_t count, float* scores, float* y) {
-  const TransformerStep& step = a.step;
+struct Queries {};
+
+// Calls run(Queries<G>, head, key head) for all heads: as many of a group at a time as share what
+// they read.
+template <class Run>
+void each_group(const TransformerStep& step, const Run& run) {
+  const int64_t group = step.heads / step.kv_heads;
+  for (int64_t h = 0; h < step.heads;) {
+    const int64_t left = group - h % group, kv = h / group;
+    if (left >= 4) run(Queries<4>{}, h, kv), h += 4;
+    else if (left >= 2) run(Queries<2>{}, h, kv), h += 2;
+    else run(Queries<1>{}, h, kv), h += 1;
+  }
+}
+
+// What each head [heads, dim] makes of the first `count` slots, block by block: memory is read in
+// the order in which it lies.
+void attend_slots(const TransformerStep& step, const float* near, const float* far,
+                  const float* keys, const float* values, int64_t count, float* y) {
+  Scratch scratch;
   const int64_t dim = step.dim / step.heads, stride = step.kv_heads * dim;
-  const int64_t reach = step.pinned + step.window, pinned = least(step.pinned, count);
-  score<G>(far, keys, stride, dim, 0, pinned, reach, scores);
-  score<G>(near, keys, stride, dim, pinned, count, reach, scores);
-  for (int g = 0; g < G; ++g) softmax(scores + g * reach, count);
-  mix<G>(scores, values, stride, dim, count, reach, y);
+  const int64_t pinned = least(step.pinned, count);
+  float* scores = scratch.floats(step.heads * count);
+  const auto score_slots = [&](const float* query, int64_t first, int64_t end) {
+    for (int64_t slot = first; slot < end; slot += BLOCK)
+      each_group(step, [&]<int G>(Queries<G>, int64_t h, int64_t kv) {
+        score<G>(query + h * dim, keys + kv * dim, stride, dim, slot, least(slot + BLOCK, end),
+                 count, scores + h * count);
+      });
+  };
+  score_slots(far, 0, pinned);
+  score_slots(near, pinned, count);
+  for (int64_t h = 0; h < step.heads; ++h) softmax(scores + h * count, count);
+  __builtin_memset(y, 0, step.dim * sizeof(float));
+  for (int64_t slot = 0; slot < count; slot += BLOCK)
+    each_group(step, [&]<int G>(Queries<G>, int64_t h, int64_t kv) {
+      mix<G>(scores + h * count, values + kv * dim, stride, dim, slot, least(slot + BLOCK, count),
+             count, y + h * dim);
+    });
 }
 
 // heads [heads + 2 * kv_heads, head_dim] of one row: remembers its key and value -> y [dim]
@@ -129,18 +160,7 @@ void attend(const Attention& a, int64_t n, const float* heads, float* y) {
     far = scratch.floats(step.dim);
     turn(heads, step.heads, half, a.far.cosine + n * half, a.far.sine + n * half, scale, far);
   }
-  const int64_t group = step.heads / step.kv_heads, count = least(position + 1, reach);
-  float* scores = scratch.floats(4 * reach);
-  for (int64_t h = 0; h < step.heads;) {
-    const int64_t left = group - h % group, at = h * dim;
-    const float *key = keys + h / group * dim, *value = values + h / group * dim;
-    const auto run = [&](auto attended) {
-      attended(a, near + at, far + at, key, value, count, scores, y + at);
-    };
-    if (left >= 4) run(attend_group<4>), h += 4;
-    else if (left >= 2) run(attend_group<2>), h += 2;
-    else run(attend_group<1>), h += 1;
-  }
+  attend_slots(step, near, far, keys, values, least(position + 1, reach), y);
 }
 
 }  // namespace

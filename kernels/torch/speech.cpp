@@ -8,7 +8,7 @@ namespace {
 
 // Stacked [steps, ...], of which the first `steps` are run.
 Weight stacked(const Tensor& packed, const char* name, int64_t outputs, int64_t inputs) {
-  return weight_of(packed, name, outputs, inputs, {ANY, panels_of(outputs), inputs, PANEL});
+  return weight(packed, name, outputs, inputs, true);
 }
 
 Tensor depth_generate(const Tensor& context, const MaybeTensor& text, Tensors weights,

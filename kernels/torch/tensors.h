@@ -73,18 +73,21 @@ inline const bool* truths(const Tensor& tensor, const char* name, int64_t rows) 
   return static_cast<const bool*>(checked(tensor, name, ScalarType::Bool, {rows}));
 }
 
-inline int64_t panels_of(int64_t outputs) { return (outputs + PANEL - 1) / PANEL; }
-
-inline Weight weight_of(const Tensor& packed, const char* name, int64_t outputs, int64_t inputs,
-                        std::initializer_list<int64_t> sizes) {
-  if (packed.scalar_type() == ScalarType::Float)
-    return {floats(packed, name, sizes), nullptr, outputs, inputs};
-  const void* half = checked(packed, name, ScalarType::Half, sizes);
-  return {nullptr, static_cast<const uint16_t*>(half), outputs, inputs};
-}
-
-inline Weight weight(const Tensor& packed, const char* name, int64_t outputs, int64_t inputs) {
-  return weight_of(packed, name, outputs, inputs, {panels_of(outputs), inputs, PANEL});
+// A packed matrix, or a stack of them.
+inline Weight weight(const Tensor& packed, const char* name, int64_t outputs, int64_t inputs,
+                     bool is_stack = false) {
+  const ScalarType type = packed.scalar_type();
+  const void* data = packed.data_ptr();
+  const Weight found{type == ScalarType::Float ? static_cast<const float*>(data) : nullptr,
+                     type == ScalarType::Half ? static_cast<const uint16_t*>(data) : nullptr,
+                     type == ScalarType::Char ? static_cast<const int8_t*>(data) : nullptr,
+                     outputs, inputs};
+  STD_TORCH_CHECK(found.full || found.half || found.rounded, name,
+                  " must be packed as float32, float16 or int8");
+  const int64_t panels = found.panels(), rows = found.panel_rows();
+  if (is_stack) checked(packed, name, type, {ANY, panels, rows, PANEL});
+  else checked(packed, name, type, {panels, rows, PANEL});
+  return found;
 }
 
 // The rows that are active, of a batch.

@@ -1,10 +1,10 @@
-"""How long a frame takes with the kernels and without them, stage by stage."""
+"""How long a frame takes with rounded and with exact kernels and without any, stage by stage."""
 
 import gc
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from model.agent import Agent
 from model.agent_state import AgentState
 from model.checkpoint import Duplex, load_duplex
 from model.duplex import Outputs
-from model.ops import library, without_kernels
+from model.ops import Mode, library, use_kernels
 from model.tokens import PAD
 from serve.bench.callers import SYSTEM, read_speech
 from train.intervals import Metric, median, ratio
@@ -27,7 +27,8 @@ _APART = 37  # frames of the recording between two callers
 _SAYS = " Your order was shipped on Tuesday and should be with you by the end of the week."
 _WORD_EACH = 3  # frames
 _STAGES = ("hear", "think", "speak", "sound", "rest")
-_COLUMNS = ("kernels", "PyTorch", "ratio")
+_WAYS: dict[str, Mode] = {"": "int8", "_exact": "exact", "_eager": "off"}
+_COLUMNS = ("int8", "exact", "PyTorch", "PyTorch / int8", "PyTorch / exact")
 
 
 class Talker(Agent):
@@ -83,7 +84,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Frame:
-    """So many `frames` of each number of callers in `batches`; both ways take turns."""
+    """So many `frames` of each number of callers in `batches`; all three ways take turns."""
 
     batches: tuple[int, ...]
     frames: int
@@ -93,8 +94,8 @@ class Frame:
             raise ValueError(f"batches {self.batches}, frames {self.frames}: must be above 0")
 
     def measure(self, checkpoint: str, threads: int, speech: str) -> Outcome:
-        """`frame_speedup_b*` is by how much a frame of so many callers is faster; nothing is
-        measured where there are no kernels."""
+        """`frame_speedup_b*` is by how much a frame of so many callers is faster than in PyTorch,
+        with kernels as engines have them; nothing is measured where there are none."""
         if library() is None:
             return Outcome({}, (), ("frame: there are no kernels to time, run make setup",))
         before, metrics = torch.get_num_threads(), {}
@@ -114,14 +115,13 @@ class Frame:
     def _figures(
         self, agent: Agent, watch: Stopwatch, sound: Tensor, batch: int
     ) -> dict[str, Metric]:
-        ways: dict[str, Callable[[], Any]] = {"": nullcontext, "_eager": without_kernels}
-        states = {way: _callers(agent, batch) for way in ways}
+        states = {way: _callers(agent, batch) for way in _WAYS}
         rows, active = torch.arange(batch), torch.ones(batch, dtype=torch.bool)
-        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in _WAYS}
         for number in range(_COLD_FRAMES + self.frames):
             pcm = sound[(number + _APART * rows) % len(sound)]
-            for way, entered in ways.items():
-                with entered():
+            for way, mode in _WAYS.items():
+                with use_kernels(mode):
                     took = watch.frame(lambda: _step(agent, states[way], rows, pcm, active))  # noqa: B023
                 found[way].append(took)
         return _metrics({way: each[_COLD_FRAMES:] for way, each in found.items()}, batch)
@@ -151,14 +151,18 @@ def _metrics(found: dict[str, list[dict[str, float]]], batch: int) -> dict[str, 
         for way, frames in found.items():
             seconds[way] = [each[stage] for each in frames]
             metrics[f"{name}_ms_b{batch}{way}"] = median([1000 * s for s in seconds[way]], "ms")
-        metrics[f"{name}_speedup_b{batch}"] = ratio(seconds["_eager"], seconds[""], "ratio")
+        for way in ("", "_exact"):
+            speedup = ratio(seconds["_eager"], seconds[way], "ratio")
+            metrics[f"{name}_speedup_b{batch}{way}"] = speedup
     return metrics
 
 
 def _table(batch: int) -> Table:
+    figures = [f"ms_b{batch}{way}" for way in _WAYS]
+    figures += [f"speedup_b{batch}{way}" for way in ("", "_exact")]
     rows = (
-        (stage, (f"{name}_ms_b{batch}", f"{name}_ms_b{batch}_eager", f"{name}_speedup_b{batch}"))
-        for stage, name in ((stage, _name(stage)) for stage in ("frame", *_STAGES))
+        (stage, tuple(f"{_name(stage)}_{figure}" for figure in figures))
+        for stage in ("frame", *_STAGES)
     )
     return Table(f"CPU ms of a frame of {batch}", _COLUMNS, tuple(rows))
 
@@ -166,6 +170,6 @@ def _table(batch: int) -> Table:
 _NOTE = (
     "Everybody is spoken to and something is said at every frame, so all of a frame is in it: hear "
     "is the codec's encoder, think the temporal transformer with what its streams are told from, "
-    "speak the reader, the speech and the depth transformer, sound the codec's decoder. Both ways "
+    "speak the reader, the speech and the depth transformer, sound the codec's decoder. All ways "
     "take turns frame by frame."
 )

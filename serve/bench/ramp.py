@@ -54,10 +54,15 @@ class Ramp:
 
 
 def figures(told: list[Heard | Refused], suffix: str) -> dict[str, Metric]:
-    """Of all frames but the first ones, by names that end in `suffix`; one that was dropped took
+    """By names that end in `suffix`."""
+    return latencies(waited_s(told), suffix)
+
+
+def waited_s(told: list[Heard | Refused]) -> list[float]:
+    """How long callers waited for what came of each frame but the first ones; where it was dropped,
     a second."""
     answers = [one for one in told if isinstance(one, Refused) or one.number >= COLD_FRAMES]
-    return latencies([getattr(one, "latency_s", 1.0) for one in answers], suffix)
+    return [getattr(one, "latency_s", 1.0) for one in answers]
 
 
 def latencies(seconds: Sequence[float], suffix: str) -> dict[str, Metric]:

@@ -18,6 +18,7 @@ from data.suites.suite import load_suites
 from data.voices.say import say
 from data.voices.silent import SILENT
 from model.load_agent import load_agent
+from model.ops import Mode, use_kernels
 from train.intervals import Metric
 from train.parallel import run_all
 from train.report import Outcome
@@ -43,12 +44,14 @@ class DialogueSuite:
     batch: int
     heard_lines: int
     details: str | None
+    kernels: Mode = "exact"
 
     def __post_init__(self) -> None:
         known = load_suites(self.domain)
         for name in ("dialogues", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: must be at least 1")
+        use_kernels(self.kernels)  # raises ValueError where there is no such mode
         if self.heard_lines < 0:
             raise ValueError(f"heard_lines is {self.heard_lines}: must not be negative")
         if not self.suites or not {*self.suites} <= {*known.suites}:
@@ -77,7 +80,8 @@ class DialogueSuite:
     def run(self, checkpoint: Path, processes: int) -> Outcome:
         """Measures everything."""
         torch.set_num_threads(processes)
-        return self.measure(load_agent(checkpoint), processes)
+        with use_kernels(self.kernels):
+            return self.measure(load_agent(checkpoint), processes)
 
     def measure(self, agent: Agent, processes: int) -> Outcome:
         """Talks to every row's callers, one row after the other."""

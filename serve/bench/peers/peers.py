@@ -1,4 +1,5 @@
-"""What others' loops hold on this machine, at the same sizes and the same pace."""
+"""What others' loops hold on this machine, at the same sizes and the same pace; and this project's
+engine where it does no more than one of them, vLLM's."""
 
 import contextlib
 import json
