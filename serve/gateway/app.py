@@ -153,7 +153,7 @@ class Doors(Door[Client]):
                 if token := websocket.query_params.get("resume"):
                     line = self.gateway.resume(token, client.tenant, name)
                 else:
-                    self.gateway.hall.check()
+                    self.gateway.hall.check(websocket.scope)
                     arrival = arrival_of(websocket, client, name, has_extensions(websocket))
                     line = await self.gateway.open(arrival, dialect_for(client))
         except Refusal as refusal:

@@ -141,6 +141,7 @@ class Gateway:
         except asyncio.CancelledError:
             admission.release()
             raise
+        self.hall.room()
         if problem := session.take(dialect.opening):
             session.end("hang_up")
             admission.release()
