@@ -56,6 +56,7 @@ class Connection(WebSocketsSansIOProtocol):
     async def send(self, message: ASGISendEvent) -> None:
         """See ASGI. What comes after a goodbye is read, for the client's own."""
         await super().send(message)
+        self.handshake_complete |= self.close_sent  # else who is refused is logged as a fault
         self._go_on()
 
     def keepalive_timeout(self) -> None:
