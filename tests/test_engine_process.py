@@ -275,6 +275,7 @@ def test_the_bench_finds_what_happens_to_callers(checkpoint: Path, tmp_path: Pat
         "endless.real_minutes=0.05", "wire.protocols=[realtime]", "wire.seconds=2",
         "crowd.clients=20", "crowd.slots=2", "crowd.seconds=2", "formats.seconds=4",
         "hostile.messages=200", "hostile.deaf=1", "hostile.before_s=1", "hostile.settle_s=1",
+        "tool_start.callers=2", "tool_start.seconds=6",
         "audit_kills.cycles=2", "audit_kills.sessions=2", "audit_kills.seconds=1",
     )  # fmt: skip
     given = (f"out={out}", f"checkpoint={checkpoint}", "~parts.peers")
