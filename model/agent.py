@@ -4,6 +4,8 @@
                                          -> actions, at positions of their own between two frames
 
 Rows are callers. What is to be given to one of them (role, tools, results) goes in by one prefill.
+What is heard and decided is never rounded (`model.ops.use_kernels`): in 8 bits or not, the same is
+said and called.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from model.checkpoint import Duplex
 from model.duplex import ACTION, FRAME, Inputs, Outputs
 from model.frame import AGENTS, USERS
 from model.grammar import ActionGrammar
+from model.ops import unrounded
 from model.sampling import Sampler, SamplingConfig, sample, uniforms
 from model.snapshot import Saved, load, save
 from model.streaming import keep
@@ -191,11 +194,14 @@ class Agent:
         rows = active.nonzero()[:, 0].tolist()
         self._take_in(state, rows)
         some = active if len(rows) < len(active) else None  # of all, nothing need be kept
-        outputs = self._frame(state, self.codec.hear(pcm, state.codec, some), some)
+        with unrounded():
+            latents = self.codec.hear(pcm, state.codec, some)
+        outputs = self._frame(state, latents, some)
         text = self._draw_text(state, outputs)
         user_text = self.model.log_probabilities(outputs, "user_text")[:, 0]
         user_text = user_text.masked_fill(self._unspeakable, -torch.inf).argmax(dim=-1)
-        floor = self.model.floor(outputs.hidden)[:, 0].argmax(dim=-1)
+        with unrounded():
+            floor = self.model.floor(outputs.hidden)[:, 0].argmax(dim=-1)
         events = self._take(state, outputs, active & ~self.acting(state, active))
         self._yield(state, floor, active)
         codes = self.speech.step(text, state.speech, self._code_sampler(state), some)
@@ -273,7 +279,8 @@ class Agent:
 
     def _run(self, state: AgentState, inputs: Inputs, active: Tensor | None) -> Outputs:
         """Runs the active rows over positions; `<end>` has gone in and goes in no more."""
-        outputs = self.model(inputs, state.duplex, active)
+        with unrounded():
+            outputs = self.model(inputs, state.duplex, active)
         count = inputs.kind.shape[1]
         state.positions += count if active is None else active * count
         done = torch.where(state.action == self._end, self._idle, state.action)

@@ -11,7 +11,8 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -67,6 +68,13 @@ class use_kernels:
     def __exit__(self, *_: object) -> None:
         global _mode
         _mode = self.before
+
+
+@contextmanager
+def unrounded() -> Iterator[None]:
+    """`with unrounded():` for what is decided; "int8" is "exact" meanwhile."""
+    with use_kernels("exact" if _mode == "int8" else _mode):
+        yield
 
 
 def kernels_for(*tensors: Tensor) -> Any | None:

@@ -136,7 +136,7 @@ def main(cfg: DictConfig) -> None:
     log_as_json()
     gc.collect()
     gc.freeze()  # all that is there already: going through it takes 75 ms, in which nobody is heard
-    gc.set_threshold(2000, 10, 1)  # a little at a time: else what 10 clients leave takes 50 ms
+    gc.set_threshold(700, 10, 1)  # a little at a time: else what 10 clients leave takes 50 ms
     try:
         uvloop.run(serve(cfg))
     except (ValueError, OSError) as error:

@@ -136,12 +136,14 @@ def test_a_rounded_transformer_is_near_the_exact_one(instructions: str) -> None:
     assert 0.001 < torch.stack(errors).mean() < 0.01
 
 
-def test_a_rounded_row_alone_is_the_row_in_a_batch_to_the_bit(instructions: str) -> None:
+def test_an_agent_decides_the_same_and_sounds_otherwise(instructions: str) -> None:
+    """And a row alone is the row in a batch, to the bit."""
     agent = Agent(tiny_duplex(), AgentConfig())
     pcm = 0.1 * torch.randn(3, 20, FRAME_SIZE, generator=torch.Generator().manual_seed(3))
-    said = agent_frames(agent, pcm, TOOLS)[1]
+    told, said = agent_frames(agent, pcm, TOOLS)
     with use_kernels("int8"):
-        rounded = agent_frames(agent, pcm, TOOLS)[1]
+        told_rounded, rounded = agent_frames(agent, pcm, TOOLS)
+        assert told_rounded == told
         assert torch.equal(agent_frames(agent, pcm[:1], TOOLS)[1], rounded[:1])
     assert not torch.equal(rounded, said)
     assert torch.equal(agent_frames(agent, pcm, TOOLS)[1], said)

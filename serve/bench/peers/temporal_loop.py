@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from model.action_session import SavedActions
 from model.agent import AgentFrame, SavedCaller
 from model.frame import FRAME_S
-from model.ops import use_kernels
 from model.sampling import SamplingConfig, sample, uniforms
 from model.snapshot import save
 from model.streaming import State
@@ -102,18 +101,17 @@ class Block:
 def serve(address: str, threads: int, slots: int) -> None:
     """An engine, until it is killed."""
     torch.set_num_threads(threads)
-    with use_kernels("int8"):
-        engine: Any = Block()
-        endpoint = Endpoint(Engine(engine, EngineConfig(slots=slots, most_share=1000)), address)
-        gc.collect()
-        gc.freeze()
-        endpoint.run(lambda: False)
+    block: Any = Block()
+    endpoint = Endpoint(Engine(block, EngineConfig(slots=slots, most_share=1000)), address)
+    gc.collect()
+    gc.freeze()
+    endpoint.run(lambda: False)
 
 
 def main(speech: str, seconds: str, threads: str, *callers: str) -> None:
     """All numbers of callers, one after the other."""
     counts, sound = [*map(int, callers)], np.load(speech)
-    about = "the engine with a temporal transformer alone, int8: no codec, no codes, no sound"
+    about = "this engine with a temporal transformer alone: no codec, no codes, no sound"
     print(json.dumps({"about": about}), flush=True)
     frames = COLD_FRAMES + int(float(seconds) / FRAME_S)
     with TemporaryDirectory() as folder:
