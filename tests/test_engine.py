@@ -94,7 +94,7 @@ def test_who_has_the_role_and_tools_of_another_is_in_at_once() -> None:
     opened(engine, "a")
     agent.batches.clear()
     assert engine.take(Open("b", "Hello, a.", [], seed=5)) == Opened("b")
-    assert engine.is_idle
+    assert run(engine) == []
     assert engine.take(Open("c", "Hello, a.", [{"name": "t"}])) is None, "with other tools"
     assert run(engine) == [Opened("c")]
     engine.take(frame("b", 0))

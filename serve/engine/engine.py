@@ -43,6 +43,7 @@ from serve.engine.traces import Traces
 
 _INT16 = 2**15
 _RETRY_AFTER_S = 5.0
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,15 @@ class Engine:
         self.state: State = agent.init_state(config.slots + 1)  # the last fills up batches
         self.prefixes = Prefixes(config.prefixes)
         self.sessions: dict[str, EngineSession] = {}
+        self.is_idle = True  # there is nothing to do until a message comes
         self._free = list(range(config.slots))[::-1]
+        self._looked_s = clock()  # for sessions of which nothing comes
         self._texts = [agent.tokenizer.decode([token]) for token in range(len(agent.tokenizer))]
         self._texts[agent.tokenizer.id_of(PAD)] = ""
 
     def take(self, command: Open | Resume | Frame | Result | Tell | Close) -> Reply | None:
         """A message of a gateway's; the reply is what is to be said of it at once."""
+        self.is_idle = False
         reply = self._taken(command)
         if isinstance(reply, Refused):
             self.metrics.refused.labels(reply.code).inc()
@@ -126,15 +130,11 @@ class Engine:
         self._close(session, "closed")
         return None
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is nothing to do until a message comes."""
-        return self._next_batch() is None
-
     def step(self) -> list[Reply]:
         """One round; empty where there was nothing to do."""
         closed = self._close_silent()
         batch = self._next_batch()
+        self.is_idle = batch is None
         if batch is None:
             return closed
         begun_s = self.clock()
@@ -328,8 +328,11 @@ class Engine:
         return [self._closed(session, "engine_ends") for session in [*self.sessions.values()]]
 
     def _close_silent(self) -> list[Reply]:
-        """Ends the sessions of which nothing has come for long."""
-        since_s = self.clock() - self.config.patience_s
+        """Ends the sessions of which nothing has come for long; looks once a second."""
+        now_s = self.clock()
+        if now_s - self._looked_s < _LOOK_S:
+            return []
+        self._looked_s, since_s = now_s, now_s - self.config.patience_s
         silent = [session for session in self.sessions.values() if session.seen_s < since_s]
         return [self._closed(session, "no_frames") for session in silent]
 

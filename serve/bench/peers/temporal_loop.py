@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from model.action_session import SavedActions
 from model.agent import AgentFrame, SavedCaller
 from model.frame import FRAME_S
+from model.ops import linear, use_kernels
 from model.sampling import SamplingConfig, sample, uniforms
 from model.snapshot import save
 from model.streaming import State
@@ -93,7 +94,7 @@ class Block:
         token = 3 + state.heard % (WORDS - 3)
         x = self.transformer(self.embedding(token)[:, None], state.block, active)
         uniform = uniforms(state.slot, state.heard, 0)
-        text = sample(self.head(x[:, 0]), _SAMPLING, uniform)
+        text = sample(linear(self.head, x[:, 0]), _SAMPLING, uniform)
         state.heard += active
         return AgentFrame(torch.zeros_like(pcm), text, text, torch.zeros_like(text), [])
 
@@ -105,13 +106,14 @@ def serve(address: str, threads: int, slots: int) -> None:
     endpoint = Endpoint(Engine(block, EngineConfig(slots=slots, most_share=1000)), address)
     gc.collect()
     gc.freeze()
-    endpoint.run(lambda: False)
+    with use_kernels("int8"):
+        endpoint.run(lambda: False)
 
 
 def main(speech: str, seconds: str, threads: str, *callers: str) -> None:
     """All numbers of callers, one after the other."""
     counts, sound = [*map(int, callers)], np.load(speech)
-    about = "this engine with a temporal transformer alone: no codec, no codes, no sound"
+    about = "this engine with a temporal transformer alone, int8: no codec, no codes, no sound"
     print(json.dumps({"about": about}), flush=True)
     frames = COLD_FRAMES + int(float(seconds) / FRAME_S)
     with TemporaryDirectory() as folder:
