@@ -43,7 +43,7 @@ class Life:
         self._runner, self._ledger, self._gate, self._sources = runner, ledger, gate, sources
         self._give, self._lost = give, lost
         self._tasks: set[asyncio.Task[None]] = set()
-        self._errands: set[Errand] = set()  # that are dealt with
+        self._errands: dict[Errand, None] = {}  # that are dealt with; woken in their order
 
     def begin(self, one: Errand) -> None:
         """A call has been made."""
@@ -79,12 +79,12 @@ class Life:
 
     def _deal_with(self, one: Errand, work: Coroutine[Any, Any, None]) -> None:
         one.is_settled = False
-        self._errands.add(one)
+        self._errands[one] = None
         self.spawn(work).add_done_callback(lambda _: self._settle(one))
 
     def _settle(self, one: Errand) -> None:
         one.is_settled = True
-        self._errands.discard(one)
+        self._errands.pop(one, None)
         self._undo_where_due(one)
         if one.is_settled:
             self.wake()
