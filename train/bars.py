@@ -65,8 +65,8 @@ BARS: dict[str, tuple[Bar, ...]] = {
     ),
     "engine": (
         Bar("sessions_max", ">=", 24),
-        Bar("sessions_max", ">=", "sessions_max_moshi", 4),
-        Bar("sessions_max_temporal", ">=", "sessions_max_vllm", 2),
+        Bar("sessions_vs_moshi", ">=", 4),
+        Bar("sessions_vs_vllm", ">=", 2),
         Bar("temporal_speedup_b1", ">=", 4),
         Bar("temporal_speedup_b16", ">=", 2.5),
         Bar("temporal_error_b1", "<=", 0.01),

@@ -7,6 +7,7 @@ A real engine process and callers over its socket, part by part (`conf/bench.yam
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -14,7 +15,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from train import report
+from train.intervals import Metric, exact
 from train.report import Outcome, Report
+
+_VERSUS = {"moshi": "sessions_max", "vllm": "sessions_max_temporal"}  # ours that does as much
 
 
 @hydra.main(version_base=None, config_path="../../conf", config_name="bench")
@@ -37,10 +41,23 @@ def main(cfg: DictConfig) -> None:
             )
     except (ValueError, OSError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
+    whole = replace(whole, metrics=whole.metrics | _versus(whole.metrics))
     command = " ".join(["python -m serve.bench", *sys.argv[1:]])
     done = Report("engine", command, time.monotonic() - start, load, whole)
     report.write(done, Path(cfg.out))
     print(report.markdown(done))
+
+
+def _versus(metrics: dict[str, Metric]) -> dict[str, Metric]:
+    """How many times a peer's sessions this engine holds, doing as much as that one."""
+    pairs = {peer: (ours, f"sessions_max_{peer}") for peer, ours in _VERSUS.items()}
+    return {
+        f"sessions_vs_{peer}": exact(
+            metrics[ours].value / max(metrics[theirs].value, 1), 1, "times"
+        )
+        for peer, (ours, theirs) in pairs.items()
+        if ours in metrics and theirs in metrics
+    }
 
 
 if __name__ == "__main__":

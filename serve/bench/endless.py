@@ -2,7 +2,8 @@
 
 import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jsonschema
 import numpy as np
@@ -23,16 +24,53 @@ _NAME = "endless"
 _SILENCE_FRAMES = 75  # between two of his calls, in which the agent answers
 
 
-@dataclass
-class _Log:
-    """Of each frame the seconds until its answer and the engine's memory in MiB; what was called
-    while the recording was said for the n-th time, and whether each call is valid under its tool's
-    schema."""
+class _Call:
+    """A caller who says `turn`, int16 [n, 1920], again and again, alone with an engine.
 
-    took_s: list[float] = field(default_factory=list)
-    memory: list[float] = field(default_factory=list)
-    made: list[list[str]] = field(default_factory=list)
-    is_valid: list[list[bool]] = field(default_factory=list)
+    Of each frame `took_s` is how long its answer took and `memory` the engine's in MiB; `made` is
+    what was called while he said it for the n-th time, `is_valid` whether each call is, under its
+    tool's schema."""
+
+    def __init__(self, engine: EngineProcess, turn: NDArray[np.int16]) -> None:
+        self._engine, self._turn = engine, turn
+        self._line, self._backend = Line(engine.address), Backend(load_domain(_DOMAIN))
+        system, tools = prompts(_DOMAIN, 0)
+        self._schemas = {str(tool["name"]): tool["parameters"] for tool in tools}
+        self.took_s: list[float] = []
+        self.memory: list[float] = []
+        self.made: list[list[str]] = []
+        self.is_valid: list[list[bool]] = []
+        self._line.open(Open(_NAME, system, tools))
+
+    def say(self) -> None:
+        """The next frame, until it is answered. Raises RuntimeError where it is not."""
+        number = len(self.took_s)
+        if number % len(self._turn) == 0:
+            self.made.append([])
+            self.is_valid.append([])
+        pcm = self._turn[number % len(self._turn)].tobytes()
+        self._line.send(Frame(_NAME, number, pcm, time.monotonic()))
+        while not isinstance(reply := self._line.receive(WAIT_S), Heard):
+            if reply is None:
+                raise RuntimeError(f"frame {number} was not answered")
+            if isinstance(reply, Acted) and reply.kind == "made":
+                self._run(reply, number)
+        self.took_s.append(reply.latency_s)
+        self.memory.append(self._engine.resident_mib())
+
+    def _run(self, call: Acted, number: int) -> None:
+        arguments = json.dumps(dict(call.arguments), sort_keys=True)
+        self.made[-1].append(f"{call.action} {call.tool} {arguments}")
+        if call.action in ("call", "revise"):
+            schema = jsonschema.Draft202012Validator(self._schemas[call.tool])
+            self.is_valid[-1].append(schema.is_valid(dict(call.arguments)))
+            result = dict(self._backend.answer(call.tool, call.arguments).result)
+            self._line.send(Result(_NAME, call.call, result, after=number))
+
+    def end(self) -> None:
+        """He hangs up."""
+        self._line.send(Close(_NAME))
+        self._line.socket.close()
 
 
 @dataclass(frozen=True)
@@ -48,63 +86,53 @@ class Endless:
             raise ValueError(f"{self}: must be above 0")
 
     def measure(self, checkpoint: str, threads: int, speech: str) -> Outcome:
-        """Growth from the second tenth to the last; the share of the recordings after the first in
-        which the same was called as in the first; of those of the last tenth the share in which
-        anything was called, and whether something was and all of it is valid."""
+        """Growth of memory from the second tenth to the end; by how much longer the last tenth's
+        frames take than those of a call that has just begun; the share of the recordings after the
+        first in which the same was called as in the first; of those of the last tenth the share in
+        which anything was called, and whether something was and all of it is valid."""
         sound = read_speech(speech)
         turn = np.concatenate([sound, np.zeros((_SILENCE_FRAMES, sound.shape[1]), sound.dtype)])
         metrics, notes = {}, []
         for kind, minutes in (("", self.minutes), ("real_", self.real_minutes)):
-            with EngineProcess(checkpoint, threads, slots=1) as engine:
-                log = _call(engine, turn, int(60 * minutes / FRAME_S), is_paced=bool(kind))
-            metrics |= _figures(log, f"{_NAME}_{kind}")
-            notes.append(f"{_NAME}, {minutes} minutes: the first time it called {log.made[0]}")
+            frames = int(60 * minutes / FRAME_S)
+            with (
+                EngineProcess(checkpoint, threads, slots=1) as engine,
+                EngineProcess(checkpoint, threads, slots=1) as other,
+            ):
+                old = _Call(engine, turn)
+                alone = (frames - frames // 10) // len(turn) * len(turn)
+                _talk([old], alone, is_paced=bool(kind))
+                young = _Call(other, turn)  # who says the same at the same time
+                _talk([old, young], frames - alone, is_paced=bool(kind))
+                old.end()
+                young.end()
+            metrics |= _figures(old, young, f"{_NAME}_{kind}")
+            notes.append(f"{_NAME}, {minutes} minutes: the first time it called {old.made[0]}")
         return Outcome(metrics, notes=(*notes,))
 
 
-def _call(engine: EngineProcess, turn: NDArray[np.int16], frames: int, is_paced: bool) -> _Log:
-    line, log, backend = Line(engine.address), _Log(), Backend(load_domain(_DOMAIN))
-    system, tools = prompts(_DOMAIN, 0)
-    schemas = {str(tool["name"]): tool["parameters"] for tool in tools}
-    line.open(Open(_NAME, system, tools))
+def _talk(calls: Sequence[_Call], frames: int, is_paced: bool) -> None:
+    """So many frames of each, in turn: whatever else the machine does meets all alike. Who goes
+    first changes: after a pause that is slower."""
     begun_s = time.monotonic()
     for number in tqdm(range(frames), unit="frame", desc=_NAME):
-        if number % len(turn) == 0:
-            log.made.append([])
-            log.is_valid.append([])
         if is_paced:
             time.sleep(max(0.0, begun_s + FRAME_S * number - time.monotonic()))
-        pcm = turn[number % len(turn)].tobytes()
-        line.send(Frame(_NAME, number, pcm, time.monotonic()))
-        while not isinstance(reply := line.receive(WAIT_S), Heard):
-            if reply is None:
-                raise RuntimeError(f"frame {number} was not answered")
-            if isinstance(reply, Acted) and reply.kind == "made":
-                arguments = json.dumps(dict(reply.arguments), sort_keys=True)
-                log.made[-1].append(f"{reply.action} {reply.tool} {arguments}")
-                if reply.action in ("call", "revise"):
-                    schema = jsonschema.Draft202012Validator(schemas[reply.tool])
-                    log.is_valid[-1].append(schema.is_valid(dict(reply.arguments)))
-                    result = dict(backend.answer(reply.tool, reply.arguments).result)
-                    line.send(Result(_NAME, reply.call, result, after=number))
-        log.took_s.append(reply.latency_s)
-        log.memory.append(engine.resident_mib())
-    line.send(Close(_NAME))
-    line.socket.close()
-    return log
+        for call in calls[:: 1 if number % 2 else -1]:
+            call.say()
 
 
-def _figures(log: _Log, prefix: str) -> dict[str, Metric]:
-    tenth = len(log.took_s) // 10
-    round_growth = np.median(log.took_s[-tenth:]) / np.median(log.took_s[tenth : 2 * tenth]) - 1
-    memory_growth = log.memory[-1] / log.memory[2 * tenth] - 1
-    again = log.made[1:-1] or log.made  # the last one may be cut off
-    same = sum(made == log.made[0] for made in again) / len(again)
-    last = log.is_valid[:-1][-(len(log.made) // 10 or 1) :] or log.is_valid
+def _figures(old: _Call, young: _Call, prefix: str) -> dict[str, Metric]:
+    settled = len(young.took_s) // 2  # until then the young call's window is not full
+    round_growth = np.median(old.took_s[-settled:]) / np.median(young.took_s[-settled:]) - 1
+    memory_growth = old.memory[-1] / old.memory[len(old.memory) // 5] - 1
+    again = old.made[1:-1] or old.made  # the last one may be cut off
+    same = sum(made == old.made[0] for made in again) / len(again)
+    last = old.is_valid[:-1][-(len(old.made) // 10 or 1) :] or old.is_valid
     valid = [is_valid for calls in last for is_valid in calls]
     return {
-        f"{prefix}memory_growth": exact(memory_growth, len(log.memory), "share"),
-        f"{prefix}round_growth": exact(round_growth, tenth, "share"),
+        f"{prefix}memory_growth": exact(memory_growth, len(old.memory), "share"),
+        f"{prefix}round_growth": exact(round_growth, settled, "share"),
         f"{prefix}same_calls": exact(same, len(again), "share"),
         f"{prefix}calls_at_end": exact(sum(map(bool, last)) / len(last), len(last), "share"),
         f"{prefix}valid_at_end": exact(bool(valid) and all(valid), len(valid), "truth"),
