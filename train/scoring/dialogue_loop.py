@@ -76,16 +76,54 @@ def caller_of(dialogue: Dialogue) -> Caller:
 
 
 @dataclass
-class Session:
-    """A call that is going on in one row: it has heard `frame` frames, of which the caller waited
-    in `waited`, by the frame of his own before which he did."""
+class Playing:
+    """A caller as he is played: `waited` are the frames in which he let the agent finish, by the
+    frame of his own before which he did, and `pcm` all that he gave."""
 
     caller: Caller
-    desk: ToolDesk
-    frame: int = 0
     waited: Counter[int] = field(default_factory=Counter)
-    heard_pcm: list[NDArray[np.float32]] = field(default_factory=list)
     pcm: list[NDArray[np.float32]] = field(default_factory=list)
+
+    @property
+    def own_frame(self) -> int:
+        """How many frames of his own he has given."""
+        return len(self.pcm) - self.waited.total()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether he has hung up."""
+        return self.own_frame == self.caller.frames
+
+    @property
+    def waits(self) -> tuple[Wait, ...]:
+        """When he waited, and how long."""
+        return tuple(
+            Wait(own * FRAME_S, count * FRAME_S)
+            for own, count in sorted(self.waited.items())
+            if count
+        )
+
+    def next_frame(self, heard: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """His next frame [1920] after those of the agent's, silence while he waits and after his
+        end."""
+        own, said = self.own_frame, np.zeros(0, np.float32)
+        quiet = self.caller.waits.get(own, 0)
+        is_answering = not all(map(is_quiet, heard[len(heard) - quiet :]))
+        if is_answering and self.waited[own] < MOST_FRAMES:
+            self.waited[own] += 1
+        else:
+            said = self.caller.audio[own * FRAME_SIZE : (own + 1) * FRAME_SIZE]
+        self.pcm.append(np.pad(said, (0, FRAME_SIZE - len(said))))
+        return self.pcm[-1]
+
+
+@dataclass
+class Session:
+    """A call that is going on in one row."""
+
+    playing: Playing
+    desk: ToolDesk
+    pcm: list[NDArray[np.float32]] = field(default_factory=list)  # the agent's
     streams: list[tuple[int, int, int]] = field(default_factory=list)  # agent, user, floor
     events: list[Event] = field(default_factory=list)
     tools: dict[int, str] = field(default_factory=dict)  # by the call's number
@@ -93,40 +131,17 @@ class Session:
     @property
     def now_s(self) -> float:
         """Up to when it has heard."""
-        return self.frame * FRAME_S
-
-    @property
-    def own_frame(self) -> int:
-        """How many frames of his own the caller has given."""
-        return self.frame - self.waited.total()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the caller has hung up."""
-        return self.own_frame == self.caller.frames
-
-    def next_pcm(self) -> NDArray[np.float32]:
-        """The caller's next frame [1920], silence while he waits and after his end."""
-        own, heard = self.own_frame, np.zeros(0, np.float32)
-        quiet = self.caller.waits.get(own, 0)
-        is_answering = not all(map(is_quiet, self.pcm[len(self.pcm) - quiet :]))
-        if is_answering and self.waited[own] < MOST_FRAMES:
-            self.waited[own] += 1
-        else:
-            heard = self.caller.audio[own * FRAME_SIZE : (own + 1) * FRAME_SIZE]
-        self.heard_pcm.append(np.pad(heard, (0, FRAME_SIZE - len(heard))))
-        return self.heard_pcm[-1]
+        return len(self.pcm) * FRAME_S
 
     def give(self, agent: Agent, state: Any, row: int) -> None:
         """Gives the agent what its calls have brought by now."""
-        for number, result in self.desk.ready(self.own_frame * FRAME_S):
+        for number, result in self.desk.ready(self.playing.own_frame * FRAME_S):
             agent.give(state, row, number, result)
             tool = self.tools.get(number, "")
             self.events.append(Event(self.now_s, "result", number, "result", tool, result))
 
     def heard(self, frame: AgentFrame, row: int) -> None:
         """Writes down what came of a frame. It is there when the frame is over."""
-        self.frame += 1
         self.pcm.append(frame.pcm[row].float().numpy().copy())
         streams = (frame.agent_text, frame.user_text, frame.floor)
         agent, user, floor = (int(stream[row]) for stream in streams)
@@ -150,23 +165,20 @@ class Session:
         )
         self.events.append(event)
         if event.kind == "made":
-            self.desk.made(event._replace(time_s=self.own_frame * FRAME_S))
+            self.desk.made(event._replace(time_s=self.playing.own_frame * FRAME_S))
 
     def conversation(self, tokenizer: DialogueTokenizer) -> Conversation:
         """All of it. The agent's frame is heard while the caller's next one is."""
-        samples = self.frame * FRAME_SIZE
+        samples = len(self.pcm) * FRAME_SIZE
         audio = np.zeros((2, samples), np.float32)
         audio[0, FRAME_SIZE:] = np.concatenate(self.pcm)[: samples - FRAME_SIZE]
-        audio[1] = np.concatenate(self.heard_pcm)
+        audio[1] = np.concatenate(self.playing.pcm)
         agent, user, floor = zip(*self.streams, strict=True)
         words = (words_of(agent, tokenizer), words_of(user, tokenizer))
-        floors = np.array(floor, np.uint8)
-        waits = tuple(
-            Wait(own * FRAME_S, count * FRAME_S)
-            for own, count in sorted(self.waited.items())
-            if count
+        floors, playing = np.array(floor, np.uint8), self.playing
+        return Conversation(
+            playing.caller.name, audio, words, floors, tuple(self.events), playing.waits
         )
-        return Conversation(self.caller.name, audio, words, floors, tuple(self.events), waits)
 
 
 @torch.inference_mode()
@@ -183,16 +195,16 @@ def converse(
     while True:
         for row in range(batch):
             if sessions[row] is None and (caller := next(waiting, None)) is not None:
-                sessions[row] = Session(caller, ToolDesk(backend, caller.labels))
+                sessions[row] = Session(Playing(caller), ToolDesk(backend, caller.labels))
                 seed = zlib.crc32(caller.name.encode())
                 agent.begin(state, row, caller.system, caller.tools, seed)
         if not any(sessions):
             return
         _step(agent, state, sessions)
         for row, session in enumerate(sessions):
-            if session is not None and session.is_over:
+            if session is not None and session.playing.is_over:
                 sessions[row] = None
-                yield session.caller, session.conversation(agent.tokenizer)
+                yield session.playing.caller, session.conversation(agent.tokenizer)
 
 
 def _step(agent: Agent, state: Any, sessions: Sequence[Session | None]) -> None:
@@ -201,7 +213,7 @@ def _step(agent: Agent, state: Any, sessions: Sequence[Session | None]) -> None:
     for row, session in enumerate(sessions):
         if session is not None:
             session.give(agent, state, row)
-            pcm[row] = session.next_pcm()
+            pcm[row] = session.playing.next_frame(session.pcm)
     active = torch.tensor([session is not None for session in sessions])
     frame = agent.step(state, torch.from_numpy(pcm), active)
     for row, session in enumerate(sessions):
