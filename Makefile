@@ -17,15 +17,15 @@ EXTRAS := serve,voices,codecs,ingest,scale,evaluation,dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup apt demo test test-clients lint format bench peers voices parity
+.PHONY: help setup apt demo test test-clients lint format bench peers voices train-nano parity
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: apt $(STAMP) $(KERNELS) ## install what is missing: Debian packages, .venv, this project, its kernels
 
-demo: setup ## a recording of a voice that no training heard calls nano; leaves the call in demo/
-	$(BIN)/python -m train.talk checkpoint=nano input=data/calls/demo.flac tools=front_desk out=demo
+demo: setup ## a server with nano, and a caller who holds a call with it; leaves that in demo/. HEADLESS=1: no server afterwards
+	$(BIN)/python -m serve.demo headless=$(if $(HEADLESS),true,false)
 
 test: setup ## every test that this machine can run
 	$(BIN)/python -m pytest
@@ -51,6 +51,20 @@ peers: $(PARITY)/.duologue-setup $(VLLM)/.duologue-setup ## environments of mosh
 
 voices: setup ## fetch Kokoro and Whisper into the cache (to make data; tests don't need it)
 	$(BIN)/python -m data.fetch_voices
+
+# Goes on where it was stopped.
+TRAIN = $(BIN)/python -m train.run experiment=$(1) \
+	resume=$$(test -e runs/$(1)/checkpoints/last.ckpt && echo true || echo false)
+
+train-nano: voices ## speak the data, train and score a model like nano, into runs/nano_made: most of a day on two CPU cores
+	$(BIN)/python -m data.synthesize experiment=front_desk hours=65
+	$(BIN)/python -m data.synthesize experiment=dictation hours=59
+	$(BIN)/python -m data.synthesize experiment=monologues hours=1
+	$(call TRAIN,spelling)
+	$(call TRAIN,speech)
+	$(call TRAIN,nano)
+	$(BIN)/python -m train.assemble out=runs/nano_made
+	$(BIN)/python -m train.evaluate suite=front_desk checkpoint=runs/nano_made out=runs/nano_made/metrics.json
 
 parity: setup $(PARITY)/.duologue-setup ## compare Moshi-family models with the package moshi, afresh
 	NO_TORCH_COMPILE=1 $(PARITY)/bin/python tests/moshi_reference.py $(PARITY)/moshi_values
