@@ -250,6 +250,20 @@ def test_text_stops_with_the_sound_where_the_user_cuts_it_off(
     assert said == {5: "one", 12: "two", 17: "four", 19: "five", 35: "three"}
 
 
+def test_what_was_cut_off_is_not_written_into_the_next_turn(tokenizer: DialogueTokenizer) -> None:
+    unsaid = ("four", 12.5), ("five", 15), ("six", 18), ("xyz", 21), ("one", 24)
+    row = row_of(
+        1, 60, system="", tools="[]",
+        agent_words=[word("one", 10, 12), word("two", 19, 20), word("three", 22, 23)],
+        agent_unsaid_words=[word(text, frame, frame + 1) for text, frame in unsaid],
+        agent_turns=[turn(10, 12), turn(19, 20.2), turn(22, 23)],
+    )  # fmt: skip
+    config = PositionsConfig(text_lead_frames=2)
+    text = text_of(laid_out(row, tokenizer, config).agent_text, tokenizer)
+    said = {frame: word.strip() for frame, word in text.items()}
+    assert said == {8: "one", 10: "four", 17: "two", 20: "three"}
+
+
 def test_a_style_stands_before_the_first_word_of_its_turn(tokenizer: DialogueTokenizer) -> None:
     words = [word(t, s, s + 2) for t, s in (("one", 8), ("two", 11), ("three", 20), ("<calm>", 31))]
     turns = [turn(20, 22, "urgent"), turn(8, 13, "calm"), turn(14, 15, "brisk"), turn(31, 33)]

@@ -14,6 +14,7 @@ from model.tokens import DialogueTokenizer
 
 Row = Mapping[str, Any]  # of a shard: data.shards.features
 
+_BREATH_S = 1.5  # between the beginnings of two words of a turn, at most
 _SLACK_S = 1e-6  # by which times that are meant to be the same may differ
 _UNSPOKEN = re.compile(r"[^\w']")
 
@@ -71,16 +72,15 @@ def agent_texts(
     """
     turns = sorted(row["agent_turns"], key=lambda turn: turn["start_s"])
     starts = [turn["start_s"] for turn in turns]
-    words = sorted(
-        [*row["agent_words"], *row["agent_unsaid_words"]], key=lambda word: word["start_s"]
-    )
+    words = sorted(_in_turns(row, starts), key=lambda pair: pair[0]["start_s"])
 
     def texts() -> Iterator[Text]:
         spoken_in, wait = -1, 0
-        for word in words:
+        for word, turn in words:
+            if turn < spoken_in:
+                continue  # cut off, and the next turn has begun
             frame = int(word["start_s"] / FRAME_S) - lead
             tokens = tokenizer.encode(f" {word['text']}")
-            turn = bisect_right(starts, word["start_s"]) - 1
             if turn > spoken_in:
                 known = _known(row, user, acted, starts[turn], heard)
                 spoken_in, wait = turn, max(0, known - frame)
@@ -92,6 +92,19 @@ def agent_texts(
             yield Text(frame + wait, tokens)
 
     return _queued(texts())
+
+
+def _in_turns(row: Row, starts: Sequence[float]) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """The agent's words, each with the number of its turn. Words that were cut off would have come
+    while the next turn is spoken already: they go on from one another."""
+    for word in row["agent_words"]:
+        yield word, bisect_right(starts, word["start_s"]) - 1
+    last_s, turn = -math.inf, -1
+    for word in row["agent_unsaid_words"]:
+        if not 0 <= word["start_s"] - last_s < _BREATH_S:
+            turn = bisect_right(starts, word["start_s"]) - 1
+        last_s = word["start_s"]
+        yield word, turn
 
 
 def _known(
