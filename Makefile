@@ -17,7 +17,7 @@ EXTRAS := serve,voices,codecs,ingest,scale,evaluation,dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup apt demo test test-clients lint format bench peers voices parity
+.PHONY: help setup apt demo notebooks test test-clients lint format bench peers voices parity
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,10 @@ setup: apt $(STAMP) $(KERNELS) ## install what is missing: Debian packages, .ven
 
 demo: setup ## a recording of a voice that no training heard calls nano; leaves the call in demo/
 	$(BIN)/python -m train.talk checkpoint=nano input=data/calls/demo.flac tools=front_desk out=demo
+
+notebooks: setup ## open notebooks/ in JupyterLab
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[notebooks]'
+	$(BIN)/python -m jupyterlab notebooks
 
 test: setup ## every test that this machine can run
 	$(BIN)/python -m pytest
