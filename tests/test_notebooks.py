@@ -1,4 +1,4 @@
-"""The notebooks: without outputs, and each runs from top to bottom where nothing else is touched."""
+"""The notebooks: without outputs, and each runs from top to bottom."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ PICTURES = {"call": 2, "evaluation": 4, "fine_tuning": 3, "load": 1 + (library()
 SAID = {
     "call": ("send_message", "words wrong"),
     "evaluation": ("call_complete_ms_seen", "suite.dialogues=3"),
-    "fine_tuning": ("0 dropped", "runs/fine_tuned/model: a model's directory"),
+    "fine_tuning": ("validation/user_text_accuracy", "send_message"),
     "load": ("frame: load", "sessions_max", "frame_latency_ms_p99_2"),
 }
 
@@ -78,6 +78,8 @@ def test_a_notebook_runs(path: Path, checkout: Path, monkeypatch: pytest.MonkeyP
     outputs = [one for cell in notebook.cells for one in cell.get("outputs", ())]
     shown = [one for one in outputs if "image/png" in one.get("data", {})]
     assert len(shown) == PICTURES[path.stem]
-    said = "".join(one.get("text", "") or one.get("data", {}).get("text/plain", "") for one in outputs)
+    said = "".join(
+        one.get("text", "") or one.get("data", {}).get("text/plain", "") for one in outputs
+    )
     for what in SAID[path.stem]:
         assert what in said

@@ -121,8 +121,9 @@ def tally(domain: Domain, dialogue: Dialogue, conversation: Conversation) -> Tal
 def call_pairs(
     wanted: Mapping[float, str], made: Mapping[float, str], confidence: Mapping[float, float | None]
 ) -> tuple[CallPair, ...]:
-    """Pairs what `standing` tells, whatever was confirmed: equal calls first, then those of the same
-    tool, then the others in the order of their times. `confidence` is by when a call was made."""
+    """Pairs what `standing` tells, whatever was confirmed: equal calls first, then those of the
+    same tool, then the others in the order of their times. `confidence` is by when they were made.
+    """
     asked = [_unconfirmed(wanted[time_s]) for time_s in sorted(wanted)]
     left = {time_s: _unconfirmed(made[time_s]) for time_s in sorted(made)}
     found: list[CallPair] = []
