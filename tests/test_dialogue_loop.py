@@ -222,7 +222,7 @@ def test_the_longest_pause_of_each_turn_is_told() -> None:
     one = tally(DOMAIN, delayed(dialogue, conversation.waits), conversation)
     turns = [s for s in dialogue.spells if s.side == USER and s.manner == "turn"]
     assert len(one.pauses_s) == len(turns) > 1
-    assert 0.4 <= max(one.pauses_s) <= 2
+    assert 0.4 <= max(one.pauses_s) < 2.1
     assert min(one.pauses_s) < 0.4
     assert one.as_json()["pairs"][0]["confidence"] == 0.9
 
@@ -507,10 +507,9 @@ def test_the_suite_reports_rows_and_names_those_that_are_missing(
     assert any("row gone is left out" in note for note in outcome.notes)
     lines = [json.loads(line) for line in details.read_text().splitlines()]
     assert {line["name"] for line in lines} == {dialogue.name for dialogue in asked}
-    (pair,) = lines[0]["pairs"]
-    assert pair == {
-        "wanted": pair["made"], "made": pair["made"], "is_exact": True, "confidence": 0.9,
-    }  # fmt: skip
+    (pair,) = next(line["pairs"] for line in lines if line["name"] == "single-000")
+    assert (pair["is_exact"], pair["confidence"]) == (True, 0.9)
+    assert pair["wanted"] == pair["made"]
     text = markdown(Report("dialogue", "test", 1.0, (0, 0, 0), outcome))
     assert "| `call_name_right_seen` | 1 (1 to 1) | >= 0.98 | held |" in text
 

@@ -23,7 +23,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "fine_tuning": {
         "settings": "optim.steps=2 optim.learning_rate=1e-4 optim.warmup_steps=1 strategy=single"
         " data.config.steps_per_epoch=2 data.config.batch_size=1 data.config.text_batch_size=1"
-        " callbacks.samples=null",
+        " data.config.validation_text_batches=1 callbacks.samples=null",
     },
     "load": {
         "settings": "parts.frame.batches=[1] parts.frame.frames=3 parts.ramp.callers=[1,2]"

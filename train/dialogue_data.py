@@ -33,6 +33,10 @@ from train.text_dialogues import TextDialogues, TextDialoguesConfig, vocabulary_
 
 __all__ = ["DialogueBatch", "DialogueData", "DialogueDataConfig", "pack"]
 
+# datasets sleeps this long (5 s, unless told otherwise) after each reading of shards, for pyarrow's
+# threads to end; a few recordings are read several times a step.
+datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1
+
 _log = logging.getLogger(__name__)
 _LAPS = 1_000_000  # over the rows within an epoch, at most
 
