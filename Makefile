@@ -17,7 +17,7 @@ EXTRAS := serve,voices,codecs,ingest,scale,evaluation,dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup apt demo test test-clients lint format bench peers voices train-nano parity
+.PHONY: help setup apt demo notebooks test test-clients lint format bench peers voices train-nano parity
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,10 @@ setup: apt $(STAMP) $(KERNELS) ## install what is missing: Debian packages, .ven
 
 demo: setup ## a server with nano, and a caller who holds a call with it; leaves that in demo/. HEADLESS=1: no server afterwards
 	$(BIN)/python -m serve.demo headless=$(if $(HEADLESS),true,false)
+
+notebooks: setup ## open notebooks/ in JupyterLab
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[notebooks]'
+	$(BIN)/python -m jupyterlab notebooks
 
 test: setup ## every test that this machine can run
 	$(BIN)/python -m pytest

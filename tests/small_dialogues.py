@@ -8,15 +8,11 @@ from pathlib import Path
 import datasets
 import lightning
 import numpy as np
-from datasets import config as dataset_settings
 from lightning.pytorch.callbacks import Callback
 
 from data.shards import features, shard_path
 from train.dialogue_data import DialogueBatch, DialogueData, Part
 from train.text_dialogues import TextDialogues, TextDialoguesConfig
-
-# datasets sleeps this long whenever shards have been read, for pyarrow's threads to end.
-dataset_settings.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1
 
 CODEBOOKS, LATENT_DIM = 8, 96  # the shipped codec's
 

@@ -37,7 +37,7 @@ from train.scoring import dialogue_suite, recognizers
 from train.scoring.dialogue_figures import conversation_figures
 from train.scoring.dialogue_loop import caller_of, converse
 from train.scoring.dialogue_suite import DialogueSuite
-from train.scoring.dialogue_tally import tally
+from train.scoring.dialogue_tally import CallPair, call_pairs, tally
 from train.scoring.patience import delayed, waits_of
 from train.scoring.reply_slots import SlotWords, slot_words
 from train.tool_desk import ToolDesk
@@ -187,6 +187,44 @@ def test_what_is_wrong_shows_in_its_own_figures(change, worse: str) -> None:
     assert differ <= {*worse.split()}
     assert len(differ) >= min(2, len(worse.split()))
     assert worse.split()[0] in differ
+
+
+def test_calls_are_put_beside_what_was_asked_for() -> None:
+    wanted = {
+        1.0: 'order_status {"order_id": "1"} False',
+        2.0: 'faq {"topic": "a"} False',
+        5.0: "send_message {} True",
+        6.0: 'faq {"topic": "b"} False',
+        7.0: "handoff {}",
+    }
+    made = {
+        1.5: "route_call {} False",
+        2.5: 'faq {"topic": "c"} False',
+        3.0: 'order_status {"order_id": "1"} False',
+        6.5: 'faq {"topic": "b"} True',
+    }
+    pairs = call_pairs(wanted, made, {time_s: time_s / 10 for time_s in made})
+    assert {*pairs} == {
+        CallPair("order_status", "order_status", True, 0.3),
+        CallPair("faq", "faq", True, 0.65),
+        CallPair("faq", "faq", False, 0.25),
+        CallPair("send_message", "route_call", False, 0.15),
+        CallPair("handoff", None),
+    }
+    (lost,) = call_pairs({}, {1.0: "faq {} False"}, {1.0: 0.5})
+    assert lost == CallPair(None, "faq", False, 0.5)
+
+
+def test_the_longest_pause_of_each_turn_is_told() -> None:
+    dialogue = load_suites("front_desk").suites["pause"].dialogue(0, ["silent"], "silent", Line())
+    agent = LabelAgent([part_of(dialogue)], tokenizer_of([dialogue]))
+    ((_, conversation),) = converse(agent, [caller_of(dialogue)], 1, BACKEND)
+    one = tally(DOMAIN, delayed(dialogue, conversation.waits), conversation)
+    turns = [s for s in dialogue.spells if s.side == USER and s.manner == "turn"]
+    assert len(one.pauses_s) == len(turns) > 1
+    assert 0.4 <= max(one.pauses_s) < 2.1
+    assert min(one.pauses_s) < 0.4
+    assert one.as_json()["pairs"][0]["confidence"] == 0.9
 
 
 def test_conversations_do_not_depend_on_who_else_calls() -> None:
@@ -469,6 +507,9 @@ def test_the_suite_reports_rows_and_names_those_that_are_missing(
     assert any("row gone is left out" in note for note in outcome.notes)
     lines = [json.loads(line) for line in details.read_text().splitlines()]
     assert {line["name"] for line in lines} == {dialogue.name for dialogue in asked}
+    (pair,) = next(line["pairs"] for line in lines if line["name"] == "single-000")
+    assert (pair["is_exact"], pair["confidence"]) == (True, 0.9)
+    assert pair["wanted"] == pair["made"]
     text = markdown(Report("dialogue", "test", 1.0, (0, 0, 0), outcome))
     assert "| `call_name_right_seen` | 1 (1 to 1) | >= 0.98 | held |" in text
 

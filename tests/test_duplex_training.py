@@ -1,6 +1,7 @@
 """Training of the duplex model: a tiny one learns a few dialogues by heart."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning
 import pytest
@@ -11,7 +12,9 @@ from torch import Tensor
 from model.checkpoint import load_duplex
 from model.depth import DepthConfig
 from model.duplex import DuplexConfig
+from model.tokens import load_tokenizer, train_tokenizer
 from model.transformer import TransformerConfig
+from train.assemble import joined
 from train.dialogue_data import DialogueData, DialogueDataConfig
 from train.duplex import DuplexTraining, DuplexTrainingConfig
 from train.optimization import OptimizationConfig
@@ -90,6 +93,35 @@ def test_training_goes_on_from_a_models_directory() -> None:
         assert torch.equal(weight, begun.model.state_dict()[name]), name
     with pytest.raises(RuntimeError, match="size mismatch"):
         DuplexTraining(SPLIT, config, OptimizationConfig(9, 1e-3, 1), TOKENIZER)
+
+
+@pytest.mark.parametrize(("init_from", "is_kept"), [(None, False), ("nano", True)])
+def test_who_goes_on_hears_latents_as_before(
+    dialogues: Path, init_from: str | None, is_kept: bool
+) -> None:
+    shipped = load_duplex("nano").model
+    data = DialogueData(DialogueDataConfig([dialogues], TOKENIZER, 512, 1, 1))
+    data.setup("fit")
+    config = DuplexTrainingConfig(init_from=init_from)
+    module = DuplexTraining(shipped.config, config, OptimizationConfig(9, 1e-3, 1), TOKENIZER)
+    module._trainer = SimpleNamespace(datamodule=data)  # pyright: ignore
+    module.setup("fit")
+    for name in ("latent_mean", "latent_deviation"):
+        assert torch.equal(getattr(module.model, name), getattr(shipped, name)) == is_kept
+
+
+def test_a_model_lends_its_speech() -> None:
+    shipped = load_duplex("nano")
+    made = joined(shipped.model, load_tokenizer(TOKENIZER), False, Path("nano"))
+    assert made.speech is not None
+    assert shipped.speech is not None
+    for name, weight in shipped.speech.state_dict().items():
+        assert torch.equal(weight, made.speech.state_dict()[name]), name
+    other = train_tokenizer(["other words"], 400)
+    with pytest.raises(ValueError, match="speech: nano has another tokenizer"):
+        joined(shipped.model, other, False, Path("nano"))
+    with pytest.raises(FileNotFoundError, match=r"runs/none has no hydra/config\.yaml: train it"):
+        joined(shipped.model, other, False, Path("runs/none"))
 
 
 def disturbed(noise: float, hidden_share: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,7 @@
-"""`python -m train.assemble out=DIR`: a model's directory out of a temporal and a speech run."""
+"""`python -m train.assemble out=DIR`: a model's directory out of a temporal and a speech run.
+
+`speech=nano` takes the speech transformer of a model instead: of one that ships or of a directory.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from model.checkpoint import Duplex, DuplexDirectoryConfig, load_codec, save_duplex
+from model.checkpoint import (
+    CHECKPOINTS,
+    Duplex,
+    DuplexDirectoryConfig,
+    load_codec,
+    load_duplex,
+    save_duplex,
+)
 from model.duplex import DuplexModel
 from model.speech import SpeechTransformer
 from model.tokens import DialogueTokenizer, load_tokenizer
@@ -22,13 +32,7 @@ def assemble(temporal: Path, speech: Path) -> Duplex:
     Raises FileNotFoundError where a run has left none, and ValueError where the two have been
     trained with different vocabularies.
     """
-    hears, speaks = _configuration(temporal), _configuration(speech)
-    texts = [Path(cfg.tokenizer).read_text() for cfg in (hears, speaks)]
-    if texts[0] != texts[1]:
-        raise ValueError(
-            f"speech: {speech} has the tokenizer {speaks.tokenizer}, {temporal} has "
-            f"{hears.tokenizer}: must be the same"
-        )
+    hears = _configuration(temporal)
     model = DuplexModel(_made(hears.module.model))
     _load(model, temporal, "model.")
     describe_tools = _made(hears.data.config.positions).describe_tools
@@ -38,14 +42,28 @@ def assemble(temporal: Path, speech: Path) -> Duplex:
 def joined(
     model: DuplexModel, tokenizer: DialogueTokenizer, describe_tools: bool, speech: Path
 ) -> Duplex:
-    """A temporal transformer with the speech transformer of a run.
+    """A temporal transformer with the speech transformer of a run or of a model.
 
-    Raises FileNotFoundError where that has left no weights.
+    Raises FileNotFoundError where a run has left no weights, and ValueError where the two have been
+    trained with different vocabularies.
     """
-    speaker = SpeechTransformer(_made(_configuration(speech).module.speech))
-    _load(speaker, speech, "speech.")
+    speaker, its_tokenizer = _speaker(speech)
+    if its_tokenizer.to_json() != tokenizer.to_json():
+        raise ValueError(f"speech: {speech} has another tokenizer: must be the temporal's")
     config = DuplexDirectoryConfig(model.config, speaker.config, describe_tools=describe_tools)
     return Duplex(config, model, speaker.eval().requires_grad_(False), tokenizer, load_codec())
+
+
+def _speaker(speech: Path) -> tuple[SpeechTransformer, DialogueTokenizer]:
+    if any((folder / speech / "config.json").exists() for folder in (Path(), CHECKPOINTS)):
+        model = load_duplex(speech)
+        if model.speech is None:
+            raise ValueError(f"speech: {speech} is joint: must be a split model, or a run")
+        return model.speech, model.tokenizer
+    cfg = _configuration(speech)
+    speaker = SpeechTransformer(_made(cfg.module.speech))
+    _load(speaker, speech, "speech.")
+    return speaker, load_tokenizer(cfg.tokenizer)
 
 
 def _configuration(run: Path) -> Any:

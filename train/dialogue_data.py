@@ -21,6 +21,7 @@ import datasets
 import lightning
 import numpy as np
 import torch
+from datasets import config as dataset_settings
 from datasets.distributed import split_dataset_by_node
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -32,6 +33,10 @@ from train.positions import Positions, PositionsConfig, positions_of
 from train.text_dialogues import TextDialogues, TextDialoguesConfig, vocabulary_words
 
 __all__ = ["DialogueBatch", "DialogueData", "DialogueDataConfig", "pack"]
+
+# datasets sleeps this long (5 s, unless told otherwise) after each reading of shards, for pyarrow's
+# threads to end; a few recordings are read several times a step.
+dataset_settings.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1
 
 _log = logging.getLogger(__name__)
 _LAPS = 1_000_000  # over the rows within an epoch, at most

@@ -30,7 +30,8 @@ class DuplexTrainingConfig:
     share of its deviation that is added to a latent; `hidden_share` of the latents are replaced by
     their mean, one to three in a row (as SpecAugment masks time, arXiv 1904.08779).
     `speaking_frames` bounds the frames a batch whose codes are learned (joint). `init_from` is a
-    model's directory, or the name of one that ships, from whose weights it goes on.
+    model's directory, or the name of one that ships, from whose weights it goes on, hearing latents
+    as spread as there.
     """
 
     agent_text_weight: float = 1.0
@@ -63,7 +64,7 @@ class DuplexTrainingConfig:
 class DuplexTraining(lightning.LightningModule):
     """A duplex model with all that only training needs; batches are `DialogueBatch`es.
 
-    `speech` is a run of the speech transformer, with which `agent` talks.
+    `speech` is a run of the speech transformer, or a model that has one, with which `agent` talks.
     """
 
     def __init__(
@@ -96,7 +97,8 @@ class DuplexTraining(lightning.LightningModule):
             self.model.copy_targets[:, : table.shape[1]] = table
         if self.speech_run is not None:
             self.agent()  # what is missing is missed now, not at the first validation
-        statistics = data.latent_statistics() if model.arrangement == "split" else None
+        knows_latents = model.arrangement == "joint" or self.config.init_from
+        statistics = None if knows_latents else data.latent_statistics()
         if statistics is not None:
             self.model.latent_mean[:], self.model.latent_deviation[:] = statistics
 

@@ -24,7 +24,7 @@ _SHARES: Mapping[str, Callable[[Tally], tuple[float, float]]] = {
         sum(reply.slots.is_whole for reply in one.replies),
         len(one.replies),
     ),
-    "starts_in_user_speech": lambda one: (one.score.take_overs, one.turns),
+    "starts_in_user_speech": lambda one: (one.score.take_overs, len(one.pauses_s)),
     "answered": lambda one: (sum(one.score.answered), len(one.score.answered)),
     "yielded": lambda one: (sum(one.score.yielded), len(one.score.yielded)),
     "kept": lambda one: (sum(one.score.kept), len(one.score.kept)),

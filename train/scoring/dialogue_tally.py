@@ -1,8 +1,8 @@
 """What one conversation adds to the figures of suite=dialogue; docs/evaluation.md defines them."""
 
 import dataclasses
+import itertools
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -41,6 +41,16 @@ class Reply(NamedTuple):
     slots: SlotWords
 
 
+class CallPair(NamedTuple):
+    """A call that stands at the end: the tool that was asked for and the one that was called, None
+    where there is none; whether the arguments are right too, and how sure the model was of them."""
+
+    wanted: str | None
+    made: str | None
+    is_exact: bool = False
+    confidence: float | None = None
+
+
 class CallCounts(NamedTuple):
     """Calls that stand at the end: asked for, made; of those asked for, the right tool, the right
     arguments too; of those made, the ones whose tool nobody asked for."""
@@ -58,18 +68,32 @@ class Tally:
 
     name: str
     score: Score
-    calls: CallCounts
-    turns: int  # of the caller's
+    pairs: tuple[CallPair, ...]
+    pauses_s: tuple[float, ...]  # the longest within each of the caller's turns
     replies: tuple[Reply, ...]
     stops_s: tuple[float, ...]  # of interruptions alone
     transcript: WordErrors | None
     is_silent: bool
     lines: tuple[Spoken, ...]
 
+    @property
+    def calls(self) -> CallCounts:
+        """How many of the pairs are what."""
+        made = sum(pair.made is not None for pair in self.pairs)
+        named = sum(pair.wanted is not None and pair.wanted == pair.made for pair in self.pairs)
+        return CallCounts(
+            wanted=sum(pair.wanted is not None for pair in self.pairs),
+            made=made,
+            named=named,
+            exact=sum(pair.is_exact for pair in self.pairs),
+            false=made - named,
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Everything but the sound."""
-        kept = dataclasses.replace(self, lines=())
-        return {**dataclasses.asdict(kept), "lines": [line.text for line in self.lines]}
+        kept = dataclasses.asdict(dataclasses.replace(self, lines=()))
+        kept["pairs"] = [pair._asdict() for pair in self.pairs]
+        return kept | {"lines": [line.text for line in self.lines]}
 
 
 def tally(domain: Domain, dialogue: Dialogue, conversation: Conversation) -> Tally:
@@ -80,11 +104,12 @@ def tally(domain: Domain, dialogue: Dialogue, conversation: Conversation) -> Tal
     transcript = None
     if normalize(said):
         transcript = word_errors(said, text_of(conversation.words[USER]))
+    sure = {event.time_s: event.confidence for event in conversation.events if _is_call(event)}
     return Tally(
         dialogue.name,
         score(dialogue, Performance(actions, speech)),
-        call_counts(standing(dialogue.actions), standing(actions)),
-        len(turns),
+        call_pairs(standing(dialogue.actions), standing(actions), sure),
+        tuple(_longest_pause_s(dialogue.words[USER], turn) for turn in turns),
         _replies(domain, dialogue, conversation, turns),
         _stops_s(dialogue, turns, speech),
         transcript,
@@ -93,21 +118,45 @@ def tally(domain: Domain, dialogue: Dialogue, conversation: Conversation) -> Tal
     )
 
 
-def call_counts(wanted: Mapping[float, str], found: Mapping[float, str]) -> CallCounts:
-    """Compares what `standing` tells, whatever was confirmed."""
+def call_pairs(
+    wanted: Mapping[float, str], made: Mapping[float, str], confidence: Mapping[float, float | None]
+) -> tuple[CallPair, ...]:
+    """Pairs what `standing` tells, whatever was confirmed: equal calls first, then those of the
+    same tool, then the others in the order of their times. `confidence` is by when they were made.
+    """
+    asked = [_unconfirmed(wanted[time_s]) for time_s in sorted(wanted)]
+    left = {time_s: _unconfirmed(made[time_s]) for time_s in sorted(made)}
+    found: list[CallPair] = []
+    for key in (str, _tool, lambda _: ""):
+        for call in [*asked]:
+            time_s = next((time_s for time_s in left if key(left[time_s]) == key(call)), None)
+            if time_s is not None:
+                asked.remove(call)
+                other = left.pop(time_s)
+                sure = confidence.get(time_s)
+                found.append(CallPair(_tool(call), _tool(other), call == other, sure))
+    found += [CallPair(_tool(call), None) for call in asked]
+    for time_s, other in left.items():
+        found.append(CallPair(None, _tool(other), confidence=confidence.get(time_s)))
+    return tuple(found)
 
-    def both(calls: Mapping[float, str]) -> tuple[Counter[str], Counter[str]]:
-        whole = [call.removesuffix(" True").removesuffix(" False") for call in calls.values()]
-        return Counter(call.partition(" ")[0] for call in whole), Counter(whole)
 
-    (wanted_tools, wanted_calls), (tools, calls) = both(wanted), both(found)
-    return CallCounts(
-        wanted=wanted_calls.total(),
-        made=calls.total(),
-        named=(wanted_tools & tools).total(),
-        exact=(wanted_calls & calls).total(),
-        false=(tools - wanted_tools).total(),
-    )
+def _unconfirmed(call: str) -> str:
+    return call.removesuffix(" True").removesuffix(" False")
+
+
+def _tool(call: str) -> str:
+    return call.partition(" ")[0]
+
+
+def _is_call(event: Event) -> bool:
+    return event.kind == "made" and event.action in ("call", "revise", "handoff")
+
+
+def _longest_pause_s(words: Sequence[Word], turn: Spell) -> float:
+    said = [word for word in words if turn.start_s <= word.start_s < turn.end_s]
+    pauses_s = [after.start_s - before.end_s for before, after in itertools.pairwise(said)]
+    return max([0.0, *pauses_s])
 
 
 def _stops_s(
