@@ -1,0 +1,143 @@
+"""Operators that have CUDA kernels on a CPU, where PyTorch does their work: they are what torch
+expects, and modules that use them say the same. tests/test_gpu.py has the kernels themselves."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from cuda_cases import cases
+from torch import Tensor, nn
+
+from model import ops
+from model.cuda_ops import OPERATORS, philox
+from model.ops import use_kernels
+from model.quantizer import SplitQuantizer
+from model.seanet_streaming import StreamedConv, StreamedConvTranspose
+from model.streaming import CausalConv1d, CausalConvTranspose1d
+from model.transformer import Transformer, TransformerConfig
+
+pytestmark = pytest.mark.skipif(ops.library() is None, reason="the kernels are not built")
+
+
+def is_float8(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.float8_e4m3fn
+
+
+def copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return [tensor.clone() for tensor in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_are_what_torch_expects(name: str) -> None:
+    """`opcheck` of a few calls of each, of different types; its own sums don't know float8."""
+    operator = getattr(torch.ops.duologue, name).default
+    found = [case for case in cases(name) if not any(map(is_float8, case))]
+    for case in (found[0], found[len(found) // 2], found[-1]):
+        torch.library.opcheck(operator, tuple(map(copied, case)))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_nothing_is_read_that_must_not_be(name: str) -> None:
+    """Cases have NaN there."""
+    for case in cases(name):
+        found = getattr(torch.ops.duologue, name)(*map(copied, case))
+        for tensor in found if isinstance(found, tuple) else (found,):
+            assert not tensor.isnan().any()
+
+
+def test_philox_is_what_others_have() -> None:
+    """Known answers of Random123 (kat_vectors, philox4x32, 10 rounds): their first two words."""
+    zero, ones = torch.zeros(1, dtype=torch.int64), -torch.ones(1, dtype=torch.int64)
+    for seed, draw, stream, first, second in (
+        (zero, zero, 0, 0x6627E8D5, 0xE169C58D),
+        (ones, ones, -1, 0x408F276D, 0x41C83B0E),
+    ):
+        assert philox(seed, draw, stream).item() == ((first << 21) | (second >> 11)) / 2**53
+
+
+# What modules do with them, on a CPU in a GPU's place
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """The names of the operators that modules call meanwhile."""
+    names: set[str] = set()
+
+    class Recorder:
+        def __getattr__(self, name: str) -> Any:
+            names.add(name)
+            return getattr(torch.ops.duologue, name)
+
+    monkeypatch.setattr(ops, "CUDA", "cpu")
+    monkeypatch.setattr(ops, "_has_cuda_kernels", lambda: True)
+    monkeypatch.setattr(ops, "library", Recorder)
+    with torch.inference_mode():
+        yield names
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("pinned", [0, 3])
+def test_a_transformer(pinned: int, held: bool, used: set[str]) -> None:
+    torch.manual_seed(0)
+    config = TransformerConfig(24, 2, 3, 1, 20, window=7, pinned=pinned)
+    stack = Transformer(config).eval()
+    ours, reference = stack.init_state(4), stack.init_state(4)
+    for turn in range(3 * config.attention.reach):
+        x, active = torch.randn(4, 1, 24), torch.rand(4) < 0.6 if turn % 3 else None
+        rows = torch.randperm(4) if held else torch.arange(4)
+        parts = [s.gather(rows) for s in (ours, reference)] if held else [ours, reference]
+        y = stack(x, parts[0], active)
+        with use_kernels("off"):
+            expected = stack(x, parts[1], active)
+        if held:
+            ours.scatter(rows, parts[0])
+            reference.scatter(rows, parts[1])
+        which = slice(None) if active is None else active
+        torch.testing.assert_close(y[which], expected[which], atol=2e-5, rtol=1e-4)
+    for mine, theirs in zip(ours.tensors(), reference.tensors(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)
+    assert {"residual_rms_norm", "rope_append", "ring_attention"} <= used
+
+
+STREAMED = {
+    "conv": lambda: CausalConv1d(6, 5, 7, stride=2),
+    "conv_transpose": lambda: CausalConvTranspose1d(6, 5, 5, 2),
+    "constant": lambda: StreamedConv(nn.Conv1d(6, 5, 4, dilation=2)),
+    "replicate": lambda: StreamedConv(nn.Conv1d(6, 5, 4, stride=2), "replicate"),
+    "reflect": lambda: StreamedConv(nn.Conv1d(6, 5, 7), "reflect"),
+    "seanet_transpose": lambda: StreamedConvTranspose(nn.ConvTranspose1d(6, 5, 4, stride=2)),
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_streamed_layer(name: str, used: set[str]) -> None:
+    torch.manual_seed(0)
+    layer: Any = STREAMED[name]()
+    ours, reference = layer.init_state(3), layer.init_state(3)
+    for turn, steps in enumerate((2, 8, 4, 2, 2)):
+        x, active = torch.randn(3, steps, 6), torch.arange(3) != turn % 4
+        y = layer(x, ours, active)
+        with use_kernels("off"):
+            expected = layer(x, reference, active)
+        torch.testing.assert_close(y[active], expected[active])
+    for mine, theirs in zip(ours.tensors(), reference.tensors(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert used == {"conv_transpose_output" if "transpose" in name else "conv_input"}
+
+
+def test_a_quantizer(used: set[str]) -> None:
+    torch.manual_seed(0)
+    quantizer = SplitQuantizer(8, 6, 40, 5)
+    latent = torch.randn(3, 2, 14)
+    codes = quantizer.encode(latent)
+    assert used == {"rvq_encode"}
+    assert torch.equal(codes, quantizer(latent).codes)
+    with use_kernels("off"):
+        expected = quantizer.lookup(codes)
+    for found, wanted in zip(quantizer.lookup(codes), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    quantizer.get_buffer("semantic_codebook").neg_()  # which must be noticed
+    assert torch.equal(quantizer.encode(latent), quantizer(latent).codes)
