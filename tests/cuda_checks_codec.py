@@ -152,10 +152,12 @@ def _check_windows(
     run(windows[:0], overlap[:0], None)
 
 
-def rvq_encode(kernels: Kernels, latent: Tensor, semantic: Any, acoustic: Tensor) -> Tensor:
-    semantic_dim = 0 if semantic is None else semantic.shape[1]
-    squares = [semantic.square().sum(1)[None]] if semantic_dim else []
-    squares = torch.cat([*squares, acoustic.square().sum(2)]).contiguous()
+def rvq_encode(
+    kernels: Kernels, latent: Tensor, semantic: Tensor | None, acoustic: Tensor
+) -> Tensor:
+    semantic_dim, squares = latent.shape[1] - acoustic.shape[2], acoustic.square().sum(2)
+    if semantic is not None:
+        squares = torch.cat([semantic.square().sum(1)[None], squares])
     codes = torch.full((len(latent), len(squares)), -7)
     kernels(
         "rvq_encode", latent, semantic, acoustic, squares, codes, len(latent), semantic_dim,
@@ -192,16 +194,15 @@ def check_rvq_encode(kernels: Kernels) -> None:
                 codes = rvq_encode(kernels, latent, books[0] if semantic_dim else None, books[1])
                 assert codes.tolist() == expected.tolist()
             if batch:
-                one = rvq_encode(
-                    kernels, latent[-1:], books[0] if semantic_dim else None, books[1]
-                )
+                one = rvq_encode(kernels, latent[-1:], books[0] if semantic_dim else None, books[1])
                 assert one.tolist() == expected[-1:].tolist()
 
 
 def _codes(latent: Tensor, semantic: Tensor | None, acoustic: Tensor) -> Tensor:
     """By SplitQuantizer where there is a semantic codebook."""
     if semantic is not None and len(acoustic):
-        quantizer = SplitQuantizer(semantic.shape[1], *acoustic.shape[:0:-1], len(acoustic) + 1)
+        count, size, dim = acoustic.shape
+        quantizer = SplitQuantizer(semantic.shape[1], dim, size, count + 1)
         quantizer.semantic_codebook, quantizer.acoustic_codebooks = semantic, acoustic
         return quantizer(latent).codes
     left, codes = latent.float(), []
@@ -214,7 +215,12 @@ def _codes(latent: Tensor, semantic: Tensor | None, acoustic: Tensor) -> Tensor:
 def check_embedding_sum(kernels: Kernels) -> None:
     torch.manual_seed(0)
     for dtype, tolerance in TOLERANCES.items():
-        for batch, sizes, dim in ((0, [3], 4), (1, [5, 9, 2], 8), (6, [7] * 17, 1032), (3, [4, 6], 5)):
+        for batch, sizes, dim in (
+            (0, [3], 4),
+            (1, [5, 9, 2], 8),
+            (6, [7] * 17, 1032),
+            (3, [4, 6], 5),
+        ):
             tables = [nn.Embedding(size, dim).to(dtype).requires_grad_(False) for size in sizes]
             tokens = torch.stack([torch.randint(-1, size, (batch,)) for size in sizes], 1)
             tokens[:1] = -1 if batch > 3 else torch.tensor(sizes) - 1

@@ -48,7 +48,7 @@ def missing() -> str:
 
 def build(name: str, changed: Mapping[str, str] | None = None, sanitize: bool = False) -> Path:
     """The library of kernels/cuda/NAME.cu, with other text in place of some files (by name)."""
-    flags = [*FLAGS, *(SANITIZED if sanitize else [])]
+    flags = [*FLAGS, *(SANITIZED if sanitize else []), *(["-Wno-error"] if changed else [])]
     sources = [CUDA / f"{name}.cu", *sorted(CUDA.glob("*.h")), *sorted(EMULATOR.glob("*"))]
     texts = {source.name: source.read_text() for source in sources if source.is_file()}
     library = _place(f"{name}.so", repr((flags, {**texts, **(changed or {})})))
@@ -60,7 +60,7 @@ def build(name: str, changed: Mapping[str, str] | None = None, sanitize: bool = 
             for file, text in {source.name: texts[source.name], **changed}.items():
                 (folder / file).write_text(text)
             source = folder / source.name
-        fibers = _fibers(flags)
+        fibers = _fibers([*FLAGS, *(SANITIZED if sanitize else [])])
         _compile([*flags, "-shared", "-x", "c++", source, "-x", "none", fibers], library)
         shutil.rmtree(folder, ignore_errors=True)
     return library
@@ -117,7 +117,7 @@ class Kernels:
         self,
         libraries: Mapping[str, Path] | None = None,
         sanitize: bool = False,
-        seeds: tuple[int, ...] = (0, 1, 2, 3),
+        seeds: tuple[int, ...] = (0, 1, 2),
     ) -> None:
         self.guard = 0 if sanitize else GUARD
         self.sanitize, self.seeds, self.seed = sanitize, seeds, 0
@@ -125,8 +125,9 @@ class Kernels:
 
     def orders(self) -> Iterator[int]:
         """Has threads and blocks run in one order after the other."""
-        for self.seed in self.seeds:
-            yield self.seed
+        for seed in self.seeds:
+            self.seed = seed
+            yield seed
 
     def __call__(self, name: str, *arguments: Any) -> int:
         library = self._library(name)

@@ -1,5 +1,6 @@
-// What a causal convolution's product reads: the past and the activated chunk, one behind the other.
-// Of a row's blocks the first has the past, which only it reads and writes; the others the chunk.
+// What a causal convolution's product reads: the past and the activated chunk, one behind the
+// other. Of a row's blocks the first has the past, which only it reads and writes; the others the
+// chunk.
 #include "portable.h"
 
 namespace duologue {
@@ -76,17 +77,18 @@ extern "C" int duologue_conv_input(const void* x, void* past, bool* started, con
                                    int64_t past_steps, int activation, int pad_mode, int dtype,
                                    void* stream) {
   using namespace duologue;
+  if (batch == 0) return 0;  // whose tensors have no memory
   if (batch < 0 || steps < 1 || channels < 1 || past_steps < 0 ||
       activation < DUOLOGUE_NO_ACTIVATION || activation > DUOLOGUE_ELU ||
       pad_mode < DUOLOGUE_PAD_CONSTANT || pad_mode > DUOLOGUE_PAD_REFLECT ||
       (pad_mode != DUOLOGUE_PAD_CONSTANT && !started) || !fits(1, steps + past_steps, channels))
     return INVALID;
-  if (batch == 0) return 0;
   return with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     const Input<T> args{static_cast<const T*>(x), static_cast<T*>(past), started, active,
-                        static_cast<T*>(joined), static_cast<int>(steps), static_cast<int>(channels),
-                        static_cast<int>(past_steps), activation, pad_mode};
+                        static_cast<T*>(joined), static_cast<int>(steps),
+                        static_cast<int>(channels), static_cast<int>(past_steps), activation,
+                        pad_mode};
     const auto grid = [&](int width) {
       const int64_t blocks = divided_up(steps * channels, int64_t{THREADS} * width);
       return dim3(static_cast<unsigned>(1 + (blocks < MOST_BLOCKS ? blocks : MOST_BLOCKS)),

@@ -44,6 +44,7 @@ __device__ __forceinline__ Sum<N> sum_at(const Output<T>& a, const T* windows, i
   const int first = t < a.window ? 0 : (t - a.window) / a.hop + 1;
   const int last = t / a.hop < a.steps ? t / a.hop : a.steps - 1;
   Sum<N> sum;
+#pragma unroll 1  // there are one or two
   for (int s = first; s <= last; ++s)
     sum.add(windows + (s * a.window + t - s * a.hop) * a.channels + channel);
   return sum;
@@ -108,10 +109,10 @@ extern "C" int duologue_conv_transpose_output(const void* windows, void* overlap
                                               int64_t steps, int64_t hop, int64_t window,
                                               int64_t channels, int dtype, void* stream) {
   using namespace duologue;
+  if (batch == 0) return 0;  // whose tensors have no memory
   if (batch < 0 || steps < 1 || hop < 1 || window < hop || channels < 1 ||
       !fits(steps, window, channels))
     return INVALID;
-  if (batch == 0) return 0;
   return with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     const Output<T> args{static_cast<const T*>(windows), static_cast<T*>(overlap),

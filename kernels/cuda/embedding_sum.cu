@@ -38,8 +38,8 @@ extern "C" int duologue_embedding_sum(const int64_t* tokens, const void* const* 
                                       int64_t batch, int64_t count, int64_t dim, int dtype,
                                       void* stream) {
   using namespace duologue;
+  if (batch == 0) return 0;  // whose tensors have no memory
   if (batch < 0 || count < 1 || count > MOST_TABLES || dim < 1) return INVALID;
-  if (batch == 0) return 0;
   return with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     Tables<T> all{};

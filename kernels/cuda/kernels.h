@@ -2,13 +2,13 @@
 //
 // Pointers are device memory of contiguous tensors unless said otherwise, shapes are written as
 // `[B, T, C]` (the last index lies side by side), sizes are elements. A launcher only enqueues on
-// `stream` (a cudaStream_t): it allocates nothing, waits for nothing and can be captured in a graph.
-// It returns a cudaError code: 0, cudaErrorInvalidValue (1) where sizes or types are not allowed, or
-// what the launch said. No rows: 0, and nothing is launched.
+// `stream` (a cudaStream_t): it allocates nothing, waits for nothing and can be captured in a
+// graph. It returns a cudaError code: 0, cudaErrorInvalidValue (1) where sizes or types are not
+// allowed, or what the launch said. No rows: 0, and nothing is launched.
 //
 // `dtype` is that of activations and weights (float32, float16, bfloat16); arithmetic is float32.
 // `active` bool [B], null for all: an inactive row's state is left alone and its outputs are 0.
-// What comes out for a row is the same to the bit whatever other rows do and however many there are.
+// A row's results are the same to the bit whatever other rows do and however many there are.
 #pragma once
 
 #include <stdbool.h>
@@ -35,10 +35,11 @@ enum { DUOLOGUE_PAD_CONSTANT = 0, DUOLOGUE_PAD_REPLICATE = 1, DUOLOGUE_PAD_REFLE
 // Slots of a ring whose attention is computed as one part; see duologue_ring_attention.
 enum { DUOLOGUE_ATTENTION_PART = 64 };
 
-// sum = x + update, normed = sum / sqrt(mean(sum^2) + eps) * weight (model/transformer.py, RMSNorm).
+// sum = x + update, normed = sum / sqrt(mean(sum^2) + eps) * weight (RMSNorm of
+// model/transformer.py).
 //
-// x, update, sum, normed: dtype [rows, dim]; weight: dtype [dim]. The sum is rounded to dtype before
-// it is squared. `update` null: only normed is written, and `sum` is not read. sum may be x itself.
+// x, update, sum, normed: dtype [rows, dim]; weight: dtype [dim]. The sum is rounded to dtype
+// before it is squared. sum may be x itself. `update` null: only normed is written, sum is ignored.
 int duologue_residual_rms_norm(const void* x, const void* update, const void* weight, void* sum,
                                void* normed, int64_t rows, int64_t dim, float eps, int dtype,
                                void* stream);
@@ -49,8 +50,8 @@ int duologue_residual_rms_norm(const void* x, const void* update, const void* we
 // projected: dtype [B, heads + 2 * kv_heads, head_dim]: queries, keys, values. position int64 [B]:
 // how many steps a row has had before this one; the caller adds 1 to it once all layers are done.
 // held int64 [B]: which of the R rows of keys and values is whose; null: row n of row n.
-// half_turns float64 [head_dim / 2]: by what a step turns each pair (2i, 2i + 1), in half turns (pi):
-// period^(-i / (head_dim / 2)) / pi.
+// half_turns float64 [head_dim / 2]: by what a step turns each pair (2i, 2i + 1), in half turns
+// (pi): period^(-i / (head_dim / 2)) / pi.
 // query float32 [B, heads, head_dim]: turned by position. far_query, the same shape: turned by
 // min(position, pinned + window - 1), for pinned keys; null where pinned is 0.
 // keys, values: kv_dtype [R, pinned + window, kv_heads, head_dim], in slot position where that is
@@ -65,7 +66,8 @@ int duologue_rope_append(const void* projected, const int64_t* position, const i
                          int64_t head_dim, int64_t window, int64_t pinned, int dtype, int kv_dtype,
                          void* stream);
 
-// Attention of one step over what the ring holds, this step included: y dtype [B, heads * head_dim].
+// Attention of one step over what the ring holds, this step included: y dtype
+// [B, heads * head_dim].
 //
 // query, far_query, keys, values, their scales, position and held as duologue_rope_append left them
 // (position has not been counted up yet). A row sees its first min(position + 1, pinned + window)
@@ -78,8 +80,8 @@ int duologue_rope_append(const void* projected, const int64_t* position, const i
 // fill the GPU, 1 where the batch does. With 1, workspace is null. Otherwise it is float32
 // [B, heads, parts, head_dim + 2] (duologue_ring_attention_workspace of them), of any content.
 //
-// head_dim: even, at most 128 with float32 keys and 256 with others. Keys are read 16 bytes at a time
-// (8 where they are of 8 bits) where head_dim is a multiple of 4 (float32) or 8.
+// head_dim: even, at most 128 with float32 keys and 256 with others. Keys are read 16 bytes at a
+// time (8 where they are of 8 bits) where head_dim is a multiple of 4 (float32) or 8.
 int duologue_ring_attention(const float* query, const float* far_query, const void* keys,
                             const void* values, const float* key_scales, const float* value_scales,
                             const int64_t* position, const int64_t* held, const bool* active,
@@ -93,9 +95,9 @@ int64_t duologue_ring_attention_workspace(int64_t batch, int64_t heads, int64_t 
 
 // Draws a token of each row as `sample` of model/sampling.py: tokens int64 [B].
 //
-// logits: dtype [B, vocabulary], one of each row finite, none NaN. temperature 0: the likeliest, the
-// lowest of equals. Otherwise out of the top_k likeliest (0: all), of those out of the fewest that
-// together reach top_p (1: all) of the probability, which is counted in whole 2^-40ths.
+// logits: dtype [B, vocabulary], one of each row finite, none NaN. temperature 0: the likeliest,
+// the lowest of equals. Otherwise out of the top_k likeliest (0: all), of those out of the fewest
+// that together reach top_p (1: all) of the probability, which is counted in whole 2^-40ths.
 // uniform float64 [B] in [0, 1), as `uniforms` of model/sampling.py gives them; or null, and then
 // each row's number is Philox4x32-10 (Salmon et al. 2011) under key seed[b], at the counter
 // (draw[b], random_stream): seed and draw int64 [B] are the session's and how often it has drawn.
@@ -118,9 +120,10 @@ int duologue_conv_input(const void* x, void* past, bool* started, const bool* ac
 
 // What comes out of a transposed convolution's product (overlap_add of model/streaming.py).
 //
-// windows: dtype [B, steps, window, channels], what each step alone adds, `hop` steps apart; y: dtype
-// [B, steps * hop, channels] is their sum with `overlap` and bias (dtype [channels], or null);
-// overlap: dtype [B, window - hop, channels] becomes what still waits for later steps. window >= hop.
+// windows: dtype [B, steps, window, channels], what each step alone adds, `hop` steps apart; y:
+// dtype [B, steps * hop, channels] is their sum with `overlap` and bias (dtype [channels], or
+// null). overlap: dtype [B, window - hop, channels] becomes what still waits for later steps.
+// window is at least hop.
 int duologue_conv_transpose_output(const void* windows, void* overlap, const void* bias,
                                    const bool* active, void* y, int64_t batch, int64_t steps,
                                    int64_t hop, int64_t window, int64_t channels, int dtype,
@@ -129,11 +132,11 @@ int duologue_conv_transpose_output(const void* windows, void* overlap, const voi
 // Codes of latents under a split residual quantiser (SplitQuantizer of model/quantizer.py): codes
 // int64 [B, codebooks].
 //
-// x: dtype [B, semantic_dim + acoustic_dim]. semantic float32 [codebook_size, semantic_dim] gives the
-// first code; acoustic float32 [codebooks - 1, codebook_size, acoustic_dim] the others, each from what
-// those before it left over. semantic_dim 0: there is no semantic codebook, semantic is null and
-// acoustic is [codebooks, ...]. square_norms float32 [codebooks, codebook_size]: of each vector, the
-// sum of its squares. Of vectors as near as one another the lowest is taken.
+// x: dtype [B, semantic_dim + acoustic_dim]. semantic float32 [codebook_size, semantic_dim] gives
+// the first code; acoustic float32 [codebooks - 1, codebook_size, acoustic_dim] the others, each
+// from what those before it left over. semantic_dim 0: there is no semantic codebook, semantic is
+// null and acoustic is [codebooks, ...]. square_norms float32 [codebooks, codebook_size]: of each
+// vector, the sum of its squares. Of vectors as near as one another the lowest is taken.
 int duologue_rvq_encode(const void* x, const float* semantic, const float* acoustic,
                         const float* square_norms, int64_t* codes, int64_t batch,
                         int64_t semantic_dim, int64_t acoustic_dim, int64_t codebook_size,

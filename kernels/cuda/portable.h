@@ -73,8 +73,8 @@ __device__ __forceinline__ void store(T* to, const Pack<T, N>& pack) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
-// Whether tensors at these addresses, whose rows are `width` elements of `bytes` each, can be read 16
-// bytes at a time.
+// Whether tensors at these addresses, whose rows are `width` elements of `bytes` each, can be read
+// 16 bytes at a time.
 template <class... Pointers>
 inline bool is_wide(int64_t width, int64_t bytes, Pointers... pointers) {
   return width * bytes % 16 == 0 && ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);

@@ -53,8 +53,8 @@ extern "C" int duologue_residual_rms_norm(const void* x, const void* update, con
                                           void* sum, void* normed, int64_t rows, int64_t dim,
                                           float eps, int dtype, void* stream) {
   using namespace duologue;
+  if (rows == 0) return 0;  // whose tensors have no memory
   if (rows < 0 || dim < 1 || (update && !sum)) return INVALID;
-  if (rows == 0) return 0;
   return with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     const Norm<T> args{static_cast<const T*>(x), static_cast<const T*>(update),

@@ -1,5 +1,5 @@
-// One step's attention over a ring. A block takes the query heads that share a key head (up to four)
-// over some of a row's parts; a part's slots are spread over its warps, a few lanes a slot.
+// One step's attention over a ring. A block takes the query heads that share a key head (up to
+// four) over some of a row's parts; a part's slots are spread over its warps, a few lanes a slot.
 #include "reduce.h"
 
 namespace duologue {
@@ -25,7 +25,8 @@ struct Attention {
   int dtype;
 };
 
-// What some slots say, the sum of their values by their weights: 2^(score - most), `total` together.
+// What some slots say, the sum of their values by their weights: 2^(score - most), `total`
+// together.
 template <int N>
 struct Said {
   float most = -INFINITY, total = 0, value[N] = {};
@@ -80,7 +81,8 @@ __device__ __forceinline__ void see(const Attention<KV>& a, const float* query, 
   for (int64_t base = first + warp * slots; base < end; base += WARPS * slots) {
     const int64_t wanted = base + lane / a.lanes;
     const bool is_there = wanted < end;
-    const int64_t slot = (row * (a.pinned + a.window) + (is_there ? wanted : base)) * a.kv_heads + kv;
+    const int64_t place = row * (a.pinned + a.window) + (is_there ? wanted : base);
+    const int64_t slot = place * a.kv_heads + kv;
     float key[N], value[N];
     read<IS_WIDE, N>(a.keys + slot * a.head_dim + channel, channels, key);
     read<IS_WIDE, N>(a.values + slot * a.head_dim + channel, channels, value);
@@ -207,8 +209,9 @@ int launch(const Attention<KV>& args, int64_t batch, void* stream) {
       LAUNCH((ring_attention<KV, HEADS, IS_WIDE>), grid, dim3(THREADS), stream, args);
   if (error || args.splits == 1) return error;
   const dim3 heads(static_cast<unsigned>(args.heads), static_cast<unsigned>(batch));
-  return LAUNCH(join_parts, heads, dim3(THREADS), stream, args.workspace, args.position, args.active,
-                args.y, args.head_dim, args.pinned + args.window, args.parts, args.dtype);
+  return LAUNCH(join_parts, heads, dim3(THREADS), stream, args.workspace, args.position,
+                args.active, args.y, args.head_dim, args.pinned + args.window, args.parts,
+                args.dtype);
 }
 
 }  // namespace
@@ -228,6 +231,7 @@ extern "C" int duologue_ring_attention(const float* query, const float* far_quer
                                        int64_t pinned, int64_t splits, int dtype, int kv_dtype,
                                        void* stream) {
   using namespace duologue;
+  if (batch == 0) return 0;  // whose tensors have no memory
   const int64_t parts = divided_up(pinned + window, PART);
   if (batch < 0 || heads < 1 || kv_heads < 1 || heads % kv_heads || head_dim < 2 || head_dim % 2 ||
       window < 1 || pinned < 0 || (pinned > 0 && !far_query) || splits < 1 || splits > parts ||
@@ -240,8 +244,7 @@ extern "C" int duologue_ring_attention(const float* query, const float* far_quer
     int lanes = 1;
     while (lanes * WIDTH<KV> < head_dim) lanes *= 2;
     if (lanes > 32) return INVALID;
-    if (batch == 0) return 0;
-    const bool is_scaled = kv_dtype == DUOLOGUE_INT8;
+      const bool is_scaled = kv_dtype == DUOLOGUE_INT8;
     const Attention<KV> args{query, far_query, static_cast<const KV*>(keys),
                              static_cast<const KV*>(values), is_scaled ? key_scales : nullptr,
                              is_scaled ? value_scales : nullptr, position, held, active, y,

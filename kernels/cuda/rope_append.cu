@@ -1,4 +1,5 @@
-// Turns queries and keys by their positions and writes keys and values into the ring: a warp a head.
+// Turns queries and keys by their positions and writes keys and values into the ring: a warp a
+// head.
 #include "reduce.h"
 
 namespace duologue {
@@ -112,13 +113,13 @@ extern "C" int duologue_rope_append(const void* projected, const int64_t* positi
                                     int64_t kv_heads, int64_t head_dim, int64_t window,
                                     int64_t pinned, int dtype, int kv_dtype, void* stream) {
   using namespace duologue;
+  if (batch == 0) return 0;  // whose tensors have no memory
   const bool is_scaled = kv_dtype == DUOLOGUE_INT8;
   if (batch < 0 || heads < 1 || kv_heads < 1 || heads % kv_heads || head_dim < 2 || head_dim % 2 ||
       window < 1 || pinned < 0 || (pinned > 0 && !far_query) ||
       (is_scaled && !(key_scales && value_scales)) ||
       (kv_dtype != dtype && !is_scaled && kv_dtype != DUOLOGUE_FLOAT8))
     return INVALID;
-  if (batch == 0) return 0;
   const dim3 grid(static_cast<unsigned>(batch),
                   static_cast<unsigned>(divided_up(heads + 2 * kv_heads, WARPS)));
   return with_type(dtype, [&](auto zero) {

@@ -1,7 +1,8 @@
 // Codes of latents under a split residual quantiser, a launch a codebook: all of its vectors are
 // compared at once, by blocks that each have some of them, for a few rows at a time.
 //
-// Until the last launch a code stands below its distance, in one whole number whose least is sought.
+// Until the last launch a code stands below its distance, in one whole number whose least is
+// sought.
 #include "reduce.h"
 
 namespace duologue {
@@ -115,12 +116,12 @@ extern "C" int duologue_rvq_encode(const void* x, const float* semantic, const f
                                    int64_t codebook_size, int64_t codebooks, int dtype,
                                    void* stream) {
   using namespace duologue;
+  if (batch == 0) return 0;  // whose tensors have no memory
   const int64_t chained = codebooks - (semantic_dim > 0 ? 1 : 0);
   if (batch < 0 || codebooks < 1 || codebook_size < 1 || codebook_size > INT32_MAX ||
       semantic_dim < 0 || semantic_dim > MOST_DIM || acoustic_dim < 0 || acoustic_dim > MOST_DIM ||
       (chained > 0 && acoustic_dim == 0))
     return INVALID;
-  if (batch == 0) return 0;
   return with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     const Encode<T> args{static_cast<const T*>(x), semantic, acoustic, square_norms,

@@ -51,7 +51,8 @@ __device__ __forceinline__ int64_t sum_of(int64_t count, Term term) {
   return block_all<WARPS>(total, Add{});
 }
 
-// The least of low..high that is enough; what is above one that is enough is enough, and so is high.
+// The least of low..high that is enough; what is above one that is enough is enough, and so is
+// high.
 template <class IsEnough>
 __device__ __forceinline__ int64_t least_that(int64_t low, int64_t high, IsEnough is_enough) {
   while (low < high) {
@@ -96,7 +97,7 @@ __global__ void __launch_bounds__(THREADS) sample(const Sample<T> a) {
   int64_t* weights = a.weights + row * count;
   for (int64_t i = threadIdx.x; i < count; i += THREADS)
     weights[i] = static_cast<int64_t>(rintf(raised(i) / total * SCALE));
-  __syncthreads();
+  // No barrier: sum_of has each thread read what it has written itself.
 
   const int64_t highest = static_cast<int64_t>(SCALE);
   int64_t least = 0;  // those below it are out
@@ -133,11 +134,11 @@ extern "C" int duologue_sample(const void* logits, const double* uniform, const 
                                float temperature, int64_t top_k, double top_p, int dtype,
                                void* stream) {
   using namespace duologue;
+  if (batch == 0) return 0;  // whose tensors have no memory
   const bool is_drawn = temperature != 0;
   if (batch < 0 || vocabulary < 1 || vocabulary > INT32_MAX || !(temperature >= 0) || top_k < 0 ||
       !(top_p > 0 && top_p <= 1) || (is_drawn && !(weights && (uniform || (seed && draw)))))
     return INVALID;
-  if (batch == 0) return 0;
   return with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     const Sample<T> args{static_cast<const T*>(logits), uniform, seed, draw, random_stream, active,

@@ -1,10 +1,10 @@
 // Runs a kernel on a CPU: a fibre for each thread of a block, the blocks one after another.
 //
-// A fibre runs until it comes to a barrier, which opens once all that must come have come; who waits
-// where is checked. A warp goes as far as it can before another does. In which order warps, their
-// lanes and blocks run is decided by a seed, so what depends on an order comes out differently under
-// another. Nothing else of a GPU's memory is modelled: what is written is seen at once, and only at a
-// barrier does another thread run.
+// A fibre runs until it comes to a barrier, which opens once all that must come have come; who
+// waits where is checked. A warp goes as far as it can before another does. In which order warps,
+// their lanes and blocks run is decided by a seed, so what depends on an order comes out
+// differently under another. Nothing else of a GPU's memory is modelled: what is written is seen at
+// once, and only at a barrier does another thread run.
 #pragma once
 
 #include <cstddef>

@@ -25,8 +25,8 @@ inline uint32_t bits_of(float x) {
 }
 
 // A float of `mantissa` bits behind its leading one and a biased exponent above them, without its
-// sign. A number's bits are how many of its last places it has, and for each place that its exponent
-// is above the least one, 2^mantissa more: so a carry goes where it should.
+// sign. A number's bits are how many of its last places it has, and for each place that its
+// exponent is above the least one, 2^mantissa more: so a carry goes where it should.
 struct Format {
   int mantissa, bias;
   uint32_t largest;  // what is beyond it becomes `beyond`
