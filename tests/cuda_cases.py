@@ -13,6 +13,13 @@ from model.cuda_ops import half_turns
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _CPU = torch.device("cpu")
+_TOLERANCE = {
+    torch.float32: 2e-5,
+    torch.float16: 2e-3,
+    torch.bfloat16: 2e-2,
+    torch.float8_e4m3fn: 0.13,
+    torch.int8: 1.0,
+}
 
 Case = tuple[Any, ...]
 
@@ -32,6 +39,28 @@ def cases(name: str) -> list[Case]:
         "embedding_sum": _embedding_sums,
     }[name]
     return list(make())
+
+
+def copied(value: Any, device: str = "cpu") -> Any:
+    """An argument of its own, on that device."""
+    if isinstance(value, Tensor):
+        return value.to(device, copy=True)
+    return [tensor.to(device) for tensor in value] if isinstance(value, list) else value
+
+
+def assert_same(ours: Any, reference: Any) -> None:
+    """What a kernel gives or has written, and the reference. NaN is where nothing was written;
+    numbers of 8 bits may be one apart."""
+    if isinstance(ours, tuple | list):
+        for pair in zip(ours, reference, strict=True):
+            assert_same(*pair)
+    elif isinstance(ours, Tensor):
+        tolerance = _TOLERANCE.get(ours.dtype, 0.0)
+        if ours.dtype == torch.float8_e4m3fn:
+            ours, reference = ours.float(), reference.float()
+        torch.testing.assert_close(
+            ours.cpu(), reference, atol=tolerance, rtol=tolerance, equal_nan=True
+        )
 
 
 def _some(batch: int) -> Tensor | None:

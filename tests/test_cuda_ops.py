@@ -1,12 +1,15 @@
 """Operators that have CUDA kernels on a CPU, where PyTorch does their work: they are what torch
 expects, and modules that use them say the same. tests/test_gpu.py has the kernels themselves."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cuda_cases import cases
+from cuda_cases import assert_same, cases, copied
+from cuda_emulator import CUDA, ROOT, build, missing
 from torch import Tensor, nn
 
 from model import ops
@@ -22,12 +25,6 @@ pytestmark = pytest.mark.skipif(ops.library() is None, reason="the kernels are n
 
 def is_float8(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype == torch.float8_e4m3fn
-
-
-def copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.clone()
-    return [tensor.clone() for tensor in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -56,6 +53,63 @@ def test_philox_is_what_others_have() -> None:
         (ones, ones, -1, 0x408F276D, 0x41C83B0E),
     ):
         assert philox(seed, draw, stream).item() == ((first << 21) | (second >> 11)) / 2**53
+
+
+# The binding of the kernels, which the emulator runs
+
+NO_STREAM = """
+#include <cstdint>
+extern "C" int32_t aoti_torch_get_current_cuda_stream(int32_t, void** stream) {
+  *stream = nullptr;
+  return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The operators as kernels/torch/cuda.cpp binds them, on the emulator's kernels."""
+    if missing():
+        pytest.skip(missing())
+    folder, torch_folder = tmp_path_factory.mktemp("emulated"), Path(torch.__file__).parent
+    (folder / "no_stream.cpp").write_text(NO_STREAM)
+    command = [
+        "g++", "-shared", "-fPIC", "-std=c++20", "-o", folder / "emulated.so",
+        "-DDUOLOGUE_CUDA", "-DDUOLOGUE_NAMESPACE=duologue_emulated", "-DDUOLOGUE_DEVICE=CPU",
+        "-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{torch_folder / 'include'}",
+        f"-I{ROOT / 'kernels' / 'cpu'}", ROOT / "kernels" / "torch" / "cuda.cpp",
+        folder / "no_stream.cpp", *(build(source.stem) for source in sorted(CUDA.glob("*.cu"))),
+        f"-L{torch_folder / 'lib'}", "-ltorch_cpu",
+    ]  # fmt: skip
+    subprocess.run(list(map(str, command)), check=True)
+    schema = str(torch.ops.duologue.sample.default._schema).removeprefix("duologue::sample")
+    torch.library.define("duologue_emulated::sample", schema)
+    torch.ops.load_library(folder / "emulated.so")
+    return torch.ops.duologue_emulated
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, "sample"])
+def test_a_kernel_as_it_is_bound(name: str, emulated: Any) -> None:
+    for case in cases(name):
+        here, there = tuple(map(copied, case)), tuple(map(copied, case))
+        expected = getattr(torch.ops.duologue, name)(*here)
+        assert_same(getattr(emulated, name)(*there), expected)
+        assert_same(there, here)  # what it writes to
+
+
+def test_what_does_not_fit_is_refused(emulated: Any) -> None:
+    x, update, weight, eps = cases("residual_rms_norm")[2]
+    with pytest.raises(RuntimeError, match="update has size 2 in dimension 1, must have 64"):
+        emulated.residual_rms_norm(x, update[:, :2].contiguous(), weight, eps)
+    with pytest.raises(RuntimeError, match="weight must be a contiguous tensor of the type"):
+        emulated.residual_rms_norm(x, update, weight.double(), eps)
+    with pytest.raises(RuntimeError, match="x is of a type that the kernels don't take"):
+        emulated.residual_rms_norm(x.double(), None, weight.double(), eps)
+    windows, overlap, *_ = cases("conv_input")[4]
+    with pytest.raises(RuntimeError, match="pad_mode 'zeros': must be constant, replicate or"):
+        emulated.conv_input(windows, overlap, None, None, False, "zeros")
+    with pytest.raises(RuntimeError, match="conv_input: sizes that its kernel does not take"):
+        emulated.conv_input(windows, overlap, None, None, False, "reflect")  # without `started`
 
 
 # What modules do with them, on a CPU in a GPU's place

@@ -1,13 +1,12 @@
 """What a GPU computes is what the CPU does: model, codec, speech, a few steps of training."""
 
 from pathlib import Path
-from typing import Any
 
 import lightning
 import pytest
 import torch
 from codec_law import decode_all, encode_all, random_codes, random_pcm
-from cuda_cases import cases
+from cuda_cases import assert_same, cases, copied
 from small_dialogues import LATENT_DIM, write_small_dialogues
 from test_duplex import JOINT, SPLIT, all_streams, model_of, part_of, random_inputs
 from test_duplex_training import TOKENIZER, TRUNK, Watch
@@ -105,37 +104,12 @@ def test_training(tmp_path: Path) -> None:
 
 # Operators with CUDA kernels, against their references
 
-TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
-
-
-def everywhere(value: Any, device: str) -> Any:
-    """A copy on that device."""
-    if isinstance(value, Tensor):
-        return value.to(device, copy=True)
-    return [tensor.to(device) for tensor in value] if isinstance(value, list) else value
-
-
-def assert_same(ours: Any, reference: Any) -> None:
-    """NaN is where nothing was written; numbers of 8 bits may be one apart."""
-    if isinstance(ours, tuple | list):
-        for pair in zip(ours, reference, strict=True):
-            assert_same(*pair)
-    elif isinstance(ours, Tensor):
-        loosest = TOLERANCE.get(ours.dtype, 0.0)
-        if ours.dtype == torch.int8:
-            loosest = 1
-        if ours.dtype == torch.float8_e4m3fn:
-            ours, reference, loosest = ours.float(), reference.float(), 0.13
-        torch.testing.assert_close(
-            ours.cpu(), reference, atol=loosest, rtol=loosest, equal_nan=True
-        )
-
 
 @pytest.mark.parametrize("name", [*OPERATORS, "sample"])
 def test_an_operator(name: str) -> None:
     operator = getattr(ops.library(), name)
     for case in cases(name):
-        here, there = everywhere(case, "cpu"), everywhere(case, "cuda")
+        here, there = (tuple(copied(value, device) for value in case) for device in ("cpu", "cuda"))
         assert_same(operator(*there), operator(*here))
         assert_same(there, here)  # what it writes to
 

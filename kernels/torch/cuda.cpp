@@ -9,13 +9,19 @@
 #include "../cuda/kernels.h"
 #include "tensors.h"
 
+// Tests bind the kernels of the emulator as well, as operators of another name, for a CPU.
+#ifndef DUOLOGUE_NAMESPACE
+#define DUOLOGUE_NAMESPACE duologue
+#define DUOLOGUE_DEVICE CUDA
+#endif
+
 // Not in a torch without CUDA, into which this library must load as well.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void**);
 
 namespace duologue {
 namespace {
 
-STABLE_TORCH_LIBRARY_FRAGMENT(duologue, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(DUOLOGUE_NAMESPACE, m) {
   m.def("residual_rms_norm(Tensor(a!) x, Tensor? update, Tensor weight, float eps) -> Tensor");
   m.def(
       "rope_append(Tensor projected, Tensor(a!) keys, Tensor(b!) values, Tensor(c!)? key_scales, "
@@ -59,7 +65,8 @@ int number_of(ScalarType type, const char* name) {
 class Call {
  public:
   explicit Call(const Tensor& first)
-      : device_(first.get_device_index()), guard_(first.get_device_index()) {
+      : is_cuda_(first.is_cuda()), device_(first.get_device_index()) {
+    if (is_cuda_) guard_.emplace(device_);
     STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream, "this torch has no CUDA");
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream_));
   }
@@ -68,8 +75,8 @@ class Call {
   template <class T = void>
   T* at(const Tensor& tensor, const char* name, ScalarType type,
         std::initializer_list<int64_t> sizes) const {
-    STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == device_, name,
-                    " must be on the CUDA device of the other tensors");
+    STD_TORCH_CHECK(tensor.is_cuda() == is_cuda_ && tensor.get_device_index() == device_, name,
+                    " must be on the device of the other tensors");
     return static_cast<T*>(laid_out(tensor, name, type, sizes));
   }
 
@@ -82,8 +89,9 @@ class Call {
   void* stream() const { return stream_; }
 
  private:
+  bool is_cuda_;
   int32_t device_;
-  torch::stable::accelerator::DeviceGuard guard_;
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
   void* stream_ = nullptr;
 };
 
@@ -303,7 +311,7 @@ Tensor embedding_sum_cuda(const Tensor& tokens, Tensors tables) {
   return y;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(duologue, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(DUOLOGUE_NAMESPACE, DUOLOGUE_DEVICE, m) {
   m.impl("residual_rms_norm", TORCH_BOX(&residual_rms_norm_cuda));
   m.impl("rope_append", TORCH_BOX(&rope_append_cuda));
   m.impl("ring_attention", TORCH_BOX(&ring_attention_cuda));
