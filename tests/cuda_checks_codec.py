@@ -196,6 +196,9 @@ def check_rvq_encode(kernels: Kernels) -> None:
             if batch:
                 one = rvq_encode(kernels, latent[-1:], books[0] if semantic_dim else None, books[1])
                 assert one.tolist() == expected[-1:].tolist()
+                books = [book * math.nan for book in books]
+                lost = rvq_encode(kernels, latent, books[0] if semantic_dim else None, books[1])
+                assert ((lost >= 0) & (lost < size)).all(), "what is not a number has a code too"
 
 
 def _codes(latent: Tensor, semantic: Tensor | None, acoustic: Tensor) -> Tensor:

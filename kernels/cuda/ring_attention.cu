@@ -20,8 +20,8 @@ struct Attention {
   const bool* active;
   void* y;
   float* workspace;  // null where there is one split
-  int64_t heads, kv_heads, head_dim, window, pinned, parts, splits;
-  int lanes;  // of a slot: a power of two
+  int64_t heads, kv_heads, group, head_dim, window, pinned, parts, splits;
+  int lane_bits;  // a slot has 2^lane_bits lanes
   int dtype;
 };
 
@@ -68,8 +68,10 @@ __device__ __forceinline__ void see(const Attention<KV>& a, const float* query, 
                                     int64_t kv, int64_t first, int64_t end,
                                     Said<WIDTH<KV>>* said) {
   constexpr int N = WIDTH<KV>;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slots = 32 / a.lanes;
-  const int64_t channel = lane % a.lanes * N, channels = a.head_dim - channel;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, slots = 32 >> a.lane_bits;
+  const int own_slot = warp * slots + (lane >> a.lane_bits);
+  const int64_t channel = (lane - (lane >> a.lane_bits << a.lane_bits)) * N;
+  const int64_t channels = a.head_dim - channel;
   const float scale = LOG2_E * rsqrtf(static_cast<float>(a.head_dim));
   float queries[HEADS][N];
 #pragma unroll
@@ -78,10 +80,9 @@ __device__ __forceinline__ void see(const Attention<KV>& a, const float* query, 
 #pragma unroll
     for (int n = 0; n < N; ++n) queries[h][n] *= scale;
   }
-  for (int64_t base = first + warp * slots; base < end; base += WARPS * slots) {
-    const int64_t wanted = base + lane / a.lanes;
-    const bool is_there = wanted < end;
-    const int64_t place = row * (a.pinned + a.window) + (is_there ? wanted : base);
+  for (int64_t base = first; base < end; base += WARPS * slots) {
+    const bool is_there = base + own_slot < end;
+    const int64_t place = row * (a.pinned + a.window) + (is_there ? base + own_slot : base);
     const int64_t slot = place * a.kv_heads + kv;
     float key[N], value[N];
     read<IS_WIDE, N>(a.keys + slot * a.head_dim + channel, channels, key);
@@ -95,8 +96,11 @@ __device__ __forceinline__ void see(const Attention<KV>& a, const float* query, 
       float score = 0;
 #pragma unroll
       for (int n = 0; n < N; ++n) score = fmaf(queries[h][n], key[n], score);
-      for (int apart = a.lanes / 2; apart > 0; apart /= 2)
-        score += __shfl_xor_sync(EVERY_LANE, score, apart);
+#pragma unroll
+      for (int bit = 4; bit >= 0; --bit) {
+        const float other = __shfl_xor_sync(EVERY_LANE, score, 1 << bit);
+        if (bit < a.lane_bits) score += other;
+      }
       if (is_there) said[h].add(score * key_scale, 1, value);
     }
   }
@@ -109,8 +113,9 @@ __global__ void __launch_bounds__(THREADS) ring_attention(const Attention<KV> a)
   SHARED(float, most, [WARPS][HEADS]);
   SHARED(float, total, [WARPS][HEADS]);
   SHARED(float, value, [WARPS][HEADS][MOST_DIM]);
-  const int64_t row = blockIdx.z, first_head = blockIdx.x * HEADS;
-  const int64_t kv = first_head / (a.heads / a.kv_heads), held_row = a.held ? a.held[row] : row;
+  const int64_t row = blockIdx.z;
+  const int first_head = blockIdx.x * HEADS;
+  const int64_t kv = first_head / static_cast<int>(a.group), held_row = a.held ? a.held[row] : row;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int own_head = threadIdx.x / SHARE, own = threadIdx.x % SHARE;
   const int64_t out = row * a.heads + first_head + own_head;
@@ -133,14 +138,15 @@ __global__ void __launch_bounds__(THREADS) ring_attention(const Attention<KV> a)
     if (near < end) see<KV, HEADS, IS_WIDE>(a, a.query + query, held_row, kv, near, end, said);
 #pragma unroll
     for (int h = 0; h < HEADS; ++h) {
-      for (int apart = a.lanes; apart < 32; apart *= 2) {
+#pragma unroll
+      for (int bit = 0; bit < 5; ++bit) {
         float others[N];
-        const float other_most = __shfl_xor_sync(EVERY_LANE, said[h].most, apart);
-        const float other_total = __shfl_xor_sync(EVERY_LANE, said[h].total, apart);
+        const float other_most = __shfl_xor_sync(EVERY_LANE, said[h].most, 1 << bit);
+        const float other_total = __shfl_xor_sync(EVERY_LANE, said[h].total, 1 << bit);
 #pragma unroll
         for (int n = 0; n < N; ++n)
-          others[n] = __shfl_xor_sync(EVERY_LANE, said[h].value[n], apart);
-        said[h].add(other_most, other_total, others);
+          others[n] = __shfl_xor_sync(EVERY_LANE, said[h].value[n], 1 << bit);
+        if (bit >= a.lane_bits) said[h].add(other_most, other_total, others);
       }
       if (lane == 0) {
         most[warp][h] = said[h].most;
@@ -148,7 +154,7 @@ __global__ void __launch_bounds__(THREADS) ring_attention(const Attention<KV> a)
       }
 #pragma unroll
       for (int n = 0; n < N; ++n)
-        if (lane < a.lanes && lane * N + n < a.head_dim)
+        if (lane * N + n < a.head_dim)
           value[warp][h][lane * N + n] = said[h].value[n];
     }
     __syncthreads();
@@ -241,16 +247,16 @@ extern "C" int duologue_ring_attention(const float* query, const float* far_quer
     return INVALID;
   return with_key_type(kv_dtype, [&](auto zero) {
     using KV = decltype(zero);
-    int lanes = 1;
-    while (lanes * WIDTH<KV> < head_dim) lanes *= 2;
-    if (lanes > 32) return INVALID;
+    int lane_bits = 0;
+    while (int64_t{WIDTH<KV>} << lane_bits < head_dim) ++lane_bits;
+    if (lane_bits > 5) return INVALID;
       const bool is_scaled = kv_dtype == DUOLOGUE_INT8;
+    const int64_t group = heads / kv_heads;
     const Attention<KV> args{query, far_query, static_cast<const KV*>(keys),
                              static_cast<const KV*>(values), is_scaled ? key_scales : nullptr,
                              is_scaled ? value_scales : nullptr, position, held, active, y,
-                             workspace, heads, kv_heads, head_dim, window, pinned, parts, splits,
-                             lanes, dtype};
-    const int64_t group = heads / kv_heads;
+                             workspace, heads, kv_heads, group, head_dim, window, pinned, parts,
+                             splits, lane_bits, dtype};
     const uintptr_t bytes = WIDTH<KV> * sizeof(KV);
     const auto is_aligned = [](const void* pointer, uintptr_t to) {
       return reinterpret_cast<uintptr_t>(pointer) % to == 0;

@@ -28,13 +28,15 @@ struct Encode {
 
 // What the codebooks before it have left over of row -> residual [dim], by the whole block.
 template <class T>
-__device__ void leave_over(const Encode<T>& a, int64_t code, int64_t row, int64_t dim,
-                           float* residual) {
+__device__ __forceinline__ void leave_over(const Encode<T>& a, int64_t code, int64_t row,
+                                           int64_t dim, float* residual) {
   const T* x = a.x + row * (a.semantic_dim + a.acoustic_dim);
   if (!a.is_semantic(code)) x += a.semantic_dim;
   const int64_t first = a.semantic_dim > 0 ? 1 : 0;
-  for (int64_t d = threadIdx.x; d < dim; d += THREADS) {
+#pragma unroll 1
+  for (int d = threadIdx.x; d < dim; d += THREADS) {
     float left = row < a.batch ? to_float(x[d]) : 0;
+#pragma unroll 1
     for (int64_t c = first; c < code && row < a.batch; ++c)
       left -= a.book(c)[(a.codes[row * a.codebooks + c] & 0xffffffffu) * dim + d];
     residual[d] = left;
@@ -49,17 +51,22 @@ __global__ void __launch_bounds__(THREADS) rvq_stage(const Encode<T> a, const in
   const int64_t code = first_code + blockIdx.z, first_row = blockIdx.y * ROWS;
   const int64_t dim = a.is_semantic(code) ? a.semantic_dim : a.acoustic_dim;
   const int lane = threadIdx.x % 32;
+#pragma unroll 1
   for (int r = 0; r < ROWS; ++r) leave_over(a, code, first_row + r, dim, residual + r * dim);
   __syncthreads();
   unsigned long long best[ROWS];
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) best[r] = ~0ull;
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * VECTORS;
-  const int64_t end = begin + VECTORS < a.codebook_size ? begin + VECTORS : a.codebook_size;
-  for (int64_t v = begin + threadIdx.x / 32; v < end; v += WARPS) {
+  const int size = static_cast<int>(a.codebook_size), begin = blockIdx.x * VECTORS;
+  const int end = begin + VECTORS < size ? begin + VECTORS : size;
+  for (int base = begin; base < end; base += WARPS) {
+    const int v = base + threadIdx.x / 32;
+    const float* book = a.book(code) + v * dim;
     float products[ROWS] = {};
-    for (int64_t d = lane * N; d < dim; d += 32 * N) {
-      const Vector vector = load<N>(a.book(code) + v * dim + d);
+    for (int beside = 0; beside < dim; beside += 32 * N) {
+      const int d = beside + lane * N;
+      if (v >= end || d >= dim) continue;
+      const Vector vector = load<N>(book + d);
 #pragma unroll
       for (int r = 0; r < ROWS; ++r) {
         const Vector left = load<N>(residual + r * dim + d);
@@ -67,12 +74,12 @@ __global__ void __launch_bounds__(THREADS) rvq_stage(const Encode<T> a, const in
         for (int n = 0; n < N; ++n) products[r] = fmaf(vector.lane[n], left.lane[n], products[r]);
       }
     }
-    const float square = a.square_norms[code * a.codebook_size + v];
+    const float square = v < end ? a.square_norms[code * a.codebook_size + v] : 0;
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
       const unsigned long long far = in_order(fmaf(-2, warp_all(products[r], Add{}), square));
       const unsigned long long found = far << 32 | static_cast<uint32_t>(v);
-      best[r] = found < best[r] ? found : best[r];
+      if (v < end && found < best[r]) best[r] = found;
     }
   }
 #pragma unroll
