@@ -107,7 +107,7 @@ def check_philox(kernels: Kernels) -> None:
     seed = torch.tensor([0, 0, 0, 1, 2**40, -1])
     counter = torch.tensor([0, 1, 2**33, 1, 5, -1])
     logits = torch.zeros(len(seed), 4096)
-    for stream in (0, 3):
+    for stream in (0, 3, 2**40 + 3):
         tokens = draw(kernels, logits, SamplingConfig(1.0), None, seed, counter, stream)
         expected = [
             philox(key % 2**64, count % 2**64, stream)[0] >> 20

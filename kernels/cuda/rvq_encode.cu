@@ -57,16 +57,17 @@ __global__ void __launch_bounds__(THREADS) rvq_stage(const Encode<T> a, const in
   unsigned long long best[ROWS];
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) best[r] = ~0ull;
+  const float* book = a.book(code);
   const int size = static_cast<int>(a.codebook_size), begin = blockIdx.x * VECTORS;
   const int end = begin + VECTORS < size ? begin + VECTORS : size;
   for (int base = begin; base < end; base += WARPS) {
     const int v = base + threadIdx.x / 32;
-    const float* book = a.book(code) + v * dim;
     float products[ROWS] = {};
+#pragma unroll 1  // there are one or two
     for (int beside = 0; beside < dim; beside += 32 * N) {
       const int d = beside + lane * N;
       if (v >= end || d >= dim) continue;
-      const Vector vector = load<N>(book + d);
+      const Vector vector = load<N>(book + v * dim + d);
 #pragma unroll
       for (int r = 0; r < ROWS; ++r) {
         const Vector left = load<N>(residual + r * dim + d);

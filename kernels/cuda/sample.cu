@@ -25,9 +25,10 @@ struct Sample {
 };
 
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
-__device__ __forceinline__ double philox(uint64_t seed, uint64_t draw, uint32_t random_stream) {
+__device__ __forceinline__ double philox(uint64_t seed, uint64_t draw, uint64_t random_stream) {
   uint32_t counter[4] = {static_cast<uint32_t>(draw), static_cast<uint32_t>(draw >> 32),
-                         random_stream, 0};
+                         static_cast<uint32_t>(random_stream),
+                         static_cast<uint32_t>(random_stream >> 32)};
   uint32_t key[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
 #pragma unroll
   for (int round = 0; round < 10; ++round) {
@@ -116,7 +117,7 @@ __global__ void __launch_bounds__(THREADS) sample(const Sample<T> a) {
   const double uniform =
       a.uniform ? a.uniform[row]
                 : philox(static_cast<uint64_t>(a.seed[row]), static_cast<uint64_t>(a.draw[row]),
-                         static_cast<uint32_t>(a.random_stream));
+                         static_cast<uint64_t>(a.random_stream));
   const int64_t target =
       static_cast<int64_t>(floor(uniform * static_cast<double>(sum_of(count, kept))));
   const int64_t token = least_that(0, count - 1, [&](int64_t last) {
