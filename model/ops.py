@@ -28,6 +28,7 @@ PANEL = 64  # outputs that lie side by side in a packed matrix
 
 Mode = Literal["off", "exact", "int8"]
 
+_CUDA_CAPABILITIES = (8, 9, 10, 12)  # of kernels/CMakeLists.txt, whatever follows the point
 _CUDA_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 _log = logging.getLogger(__name__)
 _mode: Mode = "exact"
@@ -110,11 +111,14 @@ def _has_cuda_kernels() -> bool:
     """The reason why not is logged once."""
     if library() is None:
         return False
-    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    why, has = "", torch._C._dispatch_has_kernel_for_dispatch_key
     if not has("duologue::ring_attention", "CUDA"):
-        _log.warning("no CUDA kernels, PyTorch does their work: %s was built without nvcc", LIBRARY)
-        return False
-    return True
+        why = f"{LIBRARY} was built without nvcc"
+    elif (capability := torch.cuda.get_device_capability())[0] not in _CUDA_CAPABILITIES:
+        why = f"none is compiled for compute capability {capability}"
+    if why:
+        _log.warning("no CUDA kernels, PyTorch does their work: %s", why)
+    return not why
 
 
 class _Kept:

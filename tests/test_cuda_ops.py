@@ -195,3 +195,46 @@ def test_a_quantizer(used: set[str]) -> None:
         torch.testing.assert_close(found, wanted)
     quantizer.get_buffer("semantic_codebook").neg_()  # which must be noticed
     assert torch.equal(quantizer.encode(latent), quantizer(latent).codes)
+
+
+# When they are used
+
+
+def test_only_where_they_can_be(used: set[str]) -> None:
+    x = torch.zeros(1)
+    assert ops.cuda_kernels_for(x, x.clone())
+    assert not ops.cuda_kernels_for(x, x.half())
+    assert not ops.cuda_kernels_for(x.double())
+    with use_kernels("off"):
+        assert not ops.cuda_kernels_for(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not ops.cuda_kernels_for(x)
+    with torch.inference_mode(False):
+        assert not ops.cuda_kernels_for(torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("built", "capability", "reason"),
+    [
+        (False, (9, 0), "was built without nvcc"),
+        (True, (7, 5), "none is compiled for compute capability (7, 5)"),
+        (True, (12, 1), None),
+    ],
+)
+def test_where_there_are_none_the_reason_is_logged_once(
+    built: bool,
+    capability: tuple[int, int],
+    reason: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda *_: built)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    ops._has_cuda_kernels.cache_clear()
+    try:
+        assert [ops._has_cuda_kernels() for _ in range(2)] == [reason is None] * 2
+    finally:
+        ops._has_cuda_kernels.cache_clear()
+    assert [record.getMessage().endswith(reason or "") for record in caplog.records] == (
+        [True] if reason else []
+    )
