@@ -237,3 +237,8 @@ def check_embedding_sum(kernels: Kernels) -> None:
                 y = torch.full((batch, dim), math.nan, dtype=dtype)
                 kernels("embedding_sum", tokens, weights, y, batch, len(sizes), dim, DTYPES[dtype])
                 torch.testing.assert_close(y.float(), expected, rtol=tolerance, atol=4e-6)
+            alone = torch.full((dim,), math.nan, dtype=dtype)
+            if batch:
+                last = (tokens[-1], weights, alone, 1, len(sizes), dim, DTYPES[dtype])
+                kernels("embedding_sum", *last)
+                assert torch.equal(alone, y[-1])

@@ -5,10 +5,12 @@ Each source becomes a library of its own in build/emulator, named by what it was
 
 import ctypes
 import hashlib
+import os
 import platform
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -53,16 +55,12 @@ def build(name: str, changed: Mapping[str, str] | None = None, sanitize: bool = 
     texts = {source.name: source.read_text() for source in sources if source.is_file()}
     library = _place(f"{name}.so", repr((flags, {**texts, **(changed or {})})))
     if not library.exists():
-        folder = library.with_suffix(".changed")
-        source = CUDA / f"{name}.cu"
-        if changed:
-            folder.mkdir(exist_ok=True)
-            for file, text in {source.name: texts[source.name], **changed}.items():
-                (folder / file).write_text(text)
-            source = folder / source.name
         fibers = _fibers([*FLAGS, *(SANITIZED if sanitize else [])])
-        _compile([*flags, "-shared", "-x", "c++", source, "-x", "none", fibers], library)
-        shutil.rmtree(folder, ignore_errors=True)
+        with tempfile.TemporaryDirectory() as folder:
+            for file, text in {f"{name}.cu": texts[f"{name}.cu"], **(changed or {})}.items():
+                Path(folder, file).write_text(text)
+            source = Path(folder, f"{name}.cu")
+            _compile([*flags, "-shared", "-x", "c++", source, "-x", "none", fibers], library)
     return library
 
 
@@ -83,7 +81,7 @@ def _place(name: str, made_of: str) -> Path:
 
 def _compile(arguments: list[Any], output: Path) -> None:
     """Raises RuntimeError with what the compiler says."""
-    unfinished = output.with_suffix(".unfinished")
+    unfinished = output.with_suffix(f".{os.getpid()}")
     command = ["g++", *map(str, arguments), "-o", str(unfinished)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

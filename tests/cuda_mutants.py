@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from cuda_checks import CHECKS
 from cuda_emulator import CUDA, KernelError, Kernels, build
+from tqdm import tqdm
 
 MUTANTS: dict[str, dict[str, str]] = yaml.safe_load(
     Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
@@ -35,7 +36,7 @@ def what_catches(name: str) -> str:
 
 def caught(names: Iterable[str] = MUTANTS) -> dict[str, bool]:
     """Which of them are."""
-    return {name: bool(what_catches(name)) for name in names}
+    return {name: bool(what_catches(name)) for name in tqdm(list(names), "mutants")}
 
 
 if __name__ == "__main__":
