@@ -83,7 +83,8 @@ def _compile(arguments: list[Any], output: Path) -> None:
     """Raises RuntimeError with what the compiler says."""
     unfinished = output.with_suffix(f".{os.getpid()}")
     command = ["g++", *map(str, arguments), "-o", str(unfinished)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, "LD_PRELOAD": ""}  # the sanitizer is not for the compiler
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[:4000]}")
     unfinished.rename(output)

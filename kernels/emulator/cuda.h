@@ -10,13 +10,11 @@
 
 #define __global__
 #define __device__
-#define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
 #define threadIdx (::emulator::current->index)
 #define blockIdx (::emulator::launched.block_index)
-#define blockDim (::emulator::launched.block)
 #define gridDim (::emulator::launched.grid)
 
 #define SHARED(type, name, dimensions)                                \
@@ -51,27 +49,11 @@ T unpacked(uint64_t bits) {
 
 inline void __syncthreads(int line = __builtin_LINE()) { emulator::wait_for_block(line); }
 
-inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) {
-  emulator::exchange(mask, 0, line);
-}
-
-template <class T>
-T __shfl_sync(unsigned mask, T value, int lane, int line = __builtin_LINE()) {
-  const uint64_t* all = emulator::exchange(mask, emulator::packed(value), line);
-  return emulator::unpacked<T>(all[lane % emulator::WARP]);
-}
-
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int apart, int line = __builtin_LINE()) {
-  return __shfl_sync(mask, value, int(emulator::current->lane) ^ apart, line);
-}
-
-inline unsigned __ballot_sync(unsigned mask, bool is_so, int line = __builtin_LINE()) {
-  const uint64_t* all = emulator::exchange(mask, is_so, line);
-  unsigned lanes = 0;
-  for (unsigned lane = 0; lane < emulator::WARP; ++lane)
-    if (mask >> lane & 1) lanes |= unsigned(all[lane]) << lane;
-  return lanes;
+  const unsigned from = emulator::current->lane ^ unsigned(apart);
+  if (!(mask >> from & 1)) emulator::fail("line %d: reads lane %u, not in the mask", line, from);
+  return emulator::unpacked<T>(emulator::exchange(mask, emulator::packed(value), line)[from]);
 }
 
 inline unsigned long long atomicMin(unsigned long long* to, unsigned long long value) {

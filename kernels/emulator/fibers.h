@@ -37,7 +37,7 @@ struct Launch {
 extern Fiber* current;
 extern Launch launched;
 
-// Runs body of each thread of each block; a cudaError code. What went wrong is in `last_error`.
+// Runs body as each thread of each block; a cudaError code. `emulator_error()` says what is wrong.
 int launch(dim3 grid, dim3 block, void (*body)(const void*), const void* context);
 
 // Says what is wrong and ends the launch; comes back only where nothing has been launched.
