@@ -9,15 +9,18 @@ SETUP_INPUTS := pyproject.toml constraints.txt requirements-no-deps.txt
 PARITY := .venv-parity
 VLLM := .venv-vllm
 CLIENTS := .venv-clients
+CUDA := .venv-cuda
+# Empty: kernels without CUDA.
+NVCC ?= $(firstword $(wildcard $(CURDIR)/$(CUDA)/lib/python3*/site-packages/nvidia/cu13/bin/nvcc) $(shell command -v nvcc))
 NODE_EXAMPLES := serve/examples/node
 KERNELS := build/kernels/libduologue_kernels.so
-KERNEL_SOURCES := kernels/CMakeLists.txt $(wildcard kernels/*/*.cpp kernels/*/*.h)
+KERNEL_SOURCES := kernels/CMakeLists.txt $(wildcard kernels/*/*.cpp kernels/*/*.h kernels/*/*.cu)
 PEERS ?= 1
 EXTRAS := serve,voices,codecs,ingest,scale,evaluation,dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup apt demo notebooks test test-clients lint format bench peers voices train-nano parity
+.PHONY: help setup apt demo notebooks test test-clients lint format bench peers voices train-nano parity cuda cuda-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -74,6 +77,15 @@ parity: setup $(PARITY)/.duologue-setup ## compare Moshi-family models with the 
 	NO_TORCH_COMPILE=1 $(PARITY)/bin/python tests/moshi_reference.py $(PARITY)/moshi_values
 	MOSHI_REFERENCE=$(PARITY)/moshi_values $(BIN)/python -m pytest tests/test_moshi_parity.py
 
+cuda: $(CUDA)/.duologue-setup ## check the CUDA kernels with a compiler from pip (registers, spills, SASS); build them in
+	$(MAKE) setup
+	$(BIN)/python tests/cuda_gate.py
+
+cuda-check: cuda ## what needs a GPU: CUDA operators against their references, under compute-sanitizer, timed
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python tests/cuda_sanitizer.py
+	$(BIN)/python -m serve.bench.cuda
+
 # Installs the packages of apt-packages.txt that are not installed; asks dpkg each time, it is fast.
 apt:
 	@if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then \
@@ -107,11 +119,11 @@ $(STAMP): $(SETUP_INPUTS) | apt
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps -r requirements-no-deps.txt
 	@touch $@
 
-$(KERNELS): $(KERNEL_SOURCES) $(STAMP) | apt
+$(KERNELS): $(KERNEL_SOURCES) $(STAMP) $(wildcard $(CUDA)/.duologue-setup) | apt
 	@if ! command -v cmake >/dev/null; then \
 	  echo "setup: no cmake here: models run without their kernels" >&2; \
 	else \
-	  cmake -S kernels -B $(@D) -DTORCH="$$($(BIN)/python -c \
+	  cmake -S kernels -B $(@D) -DNVCC="$(NVCC)" -DTORCH="$$($(BIN)/python -c \
 	    'import importlib.util as u; print(*u.find_spec("torch").submodule_search_locations)')" \
 	    >/dev/null && cmake --build $(@D) --parallel >/dev/null && touch $@; \
 	fi
@@ -127,6 +139,11 @@ $(CLIENTS)/.duologue-setup: requirements-clients.txt constraints.txt $(NODE_EXAM
 	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install -q -c constraints.txt -r requirements-clients.txt
 	PATH="$(CURDIR)/$(CLIENTS)/bin:$$PATH" npm ci --prefix $(NODE_EXAMPLES) --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+$(CUDA)/.duologue-setup: requirements-cuda.txt
+	test -x $(CUDA)/bin/python || $(PYTHON) -m venv $(CUDA)
+	$(CUDA)/bin/python -m pip install -q -r requirements-cuda.txt
 	@touch $@
 
 $(PARITY)/.duologue-setup: requirements-parity.txt constraints.txt

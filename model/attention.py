@@ -96,7 +96,7 @@ class AttentionState(State):
         newest, window = int(self.position), self.keys.shape[1] - self.pinned
         pinned = torch.arange(min(steps, self.pinned), min(newest, self.pinned))
         recent = torch.arange(max(steps, self.pinned, newest - window), max(newest, self.pinned))
-        return torch.cat([pinned, _slot(recent, self.pinned, window)])
+        return torch.cat([pinned, slot_of(recent, self.pinned, window)])
 
 
 class Packing(NamedTuple):
@@ -157,7 +157,7 @@ def visible_from(position: Tensor, seen: Tensor, config: AttentionConfig) -> Ten
     return (seen >= 0)[:, None] & (age >= 0) & is_near
 
 
-def _slot(position: Tensor, pinned: int, window: int) -> Tensor:
+def slot_of(position: Tensor, pinned: int, window: int) -> Tensor:
     """Where in the state a position [...] lies."""
     in_ring = pinned + (position - pinned) % window
     return torch.where(position < pinned, position, in_ring)
@@ -212,7 +212,7 @@ def remember(
         keys = torch.cat([state.keys[held].to(key.dtype), key], dim=1)  # [B, reach + T, ...]
         values = torch.cat([state.values[held].to(value.dtype), value], dim=1)
     for part in _unique_slots(position, config):
-        slot = _slot(position[:, part], config.pinned, config.window)
+        slot = slot_of(position[:, part], config.pinned, config.window)
         _write(state.keys, key[:, part], slot, active, state.rows)
         _write(state.values, value[:, part], slot, active, state.rows)
     state.position += key.shape[1] if active is None else key.shape[1] * active

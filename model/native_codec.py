@@ -20,7 +20,7 @@ from model.codec import Codec, check_codes, check_pcm
 from model.convnext import ConvNext, ConvNextState
 from model.frame import FRAME_SIZE, SAMPLE_RATE_HZ
 from model.ops import kept, kernels_for, linear, roots_of
-from model.quantizer import Quantized, SplitQuantizer
+from model.quantizer import SplitQuantizer
 from model.source import PITCH_BINS, PulseSource, SourceState, pitch_of_bins
 from model.spectrogram import InverseStft, LogMel
 from model.streaming import OverlapState, PastState, State
@@ -256,8 +256,7 @@ class NativeCodec(Codec[NativeCodecState]):
         return self.encoder(pcm, state.encoder, active)[:, 0]
 
     def quantize(self, latent: Tensor) -> Tensor:
-        quantized: Quantized = self.quantizer(latent)
-        return quantized.codes
+        return self.quantizer.encode(latent)
 
     def decode(
         self, codes: Tensor, state: NativeCodecState, active: Tensor | None = None

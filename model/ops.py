@@ -23,10 +23,13 @@ from torch.nn import functional as F
 
 LIBRARY = Path(__file__).parents[1] / "build" / "kernels" / "libduologue_kernels.so"
 SWITCH = "DUOLOGUE_KERNELS"
+CUDA = "cuda"  # a device's type; tests put CPU in its place
 PANEL = 64  # outputs that lie side by side in a packed matrix
 
 Mode = Literal["off", "exact", "int8"]
 
+_CUDA_CAPABILITIES = (8, 9, 10, 12)  # of kernels/CMakeLists.txt, whatever follows the point
+_CUDA_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 _log = logging.getLogger(__name__)
 _mode: Mode = "exact"
 
@@ -46,6 +49,9 @@ def library() -> Any | None:
         _log.warning("no kernels, PyTorch does their work: %s", error)
         return None
     _register_fakes()
+    from model.cuda_ops import register  # which uses modules, which use this
+
+    register()
     return torch.ops.duologue
 
 
@@ -85,6 +91,34 @@ def kernels_for(*tensors: Tensor) -> Any | None:
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             return None
     return library()
+
+
+def cuda_kernels_for(*tensors: Tensor) -> Any | None:
+    """The operators that have CUDA kernels, where they can be used on these, which are of one type:
+    `model/cuda_ops.py` says what each does."""
+    device, dtype = tensors[0].device.type, tensors[0].dtype
+    if _mode == "off" or device != CUDA or not torch.is_inference_mode_enabled():
+        return None
+    if torch.is_autocast_enabled(CUDA) or dtype not in _CUDA_TYPES:
+        return None
+    if any(tensor.dtype != dtype or tensor.device.type != CUDA for tensor in tensors):
+        return None
+    return library() if _has_cuda_kernels() else None
+
+
+@cache
+def _has_cuda_kernels() -> bool:
+    """The reason why not is logged once."""
+    if library() is None:
+        return False
+    why, has = "", torch._C._dispatch_has_kernel_for_dispatch_key
+    if not has("duologue::ring_attention", "CUDA"):
+        why = f"{LIBRARY} was built without nvcc"
+    elif (capability := torch.cuda.get_device_capability())[0] not in _CUDA_CAPABILITIES:
+        why = f"none is compiled for compute capability {capability}"
+    if why:
+        _log.warning("no CUDA kernels, PyTorch does their work: %s", why)
+    return not why
 
 
 class _Kept:

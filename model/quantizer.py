@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.ops import kernels_for
+from model.ops import cuda_kernels_for, kept, kernels_for
 
 
 class Quantized(NamedTuple):
@@ -65,6 +65,16 @@ class SplitQuantizer(nn.Module):
         acoustic = acoustic_in - residual.detach() if len(codes) > 1 else acoustic_in * 0
         return Quantized(torch.stack(codes, -1), semantic, acoustic, tuple(inputs))
 
+    def encode(self, latent: Tensor) -> Tensor:
+        """The codes alone: int64 [..., K]."""
+        ops = cuda_kernels_for(latent)
+        if ops is None:
+            return self(latent).codes
+        norms = kept(self, lambda: torch.stack([of.square().sum(1) for of in self.codebooks()]))
+        rows = latent.flatten(0, -2).contiguous()
+        codes = ops.rvq_encode(rows, self.semantic_codebook, self.acoustic_codebooks, norms)
+        return codes.view(*latent.shape[:-1], -1)
+
     def lookup(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Codes [..., K] -> semantic [..., Ds] and acoustic [..., Da] vectors."""
         books = (self.get_buffer("semantic_codebook"), self.get_buffer("acoustic_codebooks"))
@@ -72,6 +82,10 @@ class SplitQuantizer(nn.Module):
             semantic, acoustic = ops.code_vectors(codes.flatten(0, -2).contiguous(), *books)
             return (semantic.view(*codes.shape[:-1], -1), acoustic.view(*codes.shape[:-1], -1))
         semantic_codebook, *acoustic_codebooks = self.codebooks()
+        if ops := cuda_kernels_for(*books):
+            rows = codes[..., 1:].flatten(0, -2).contiguous()
+            acoustic = ops.embedding_sum(rows, acoustic_codebooks)
+            return semantic_codebook[codes[..., 0]], acoustic.view(*codes.shape[:-1], -1)
         stack = [book[codes[..., k + 1]] for k, book in enumerate(acoustic_codebooks)]
         acoustic = stack[0]
         for vector in stack[1:]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.ops import kernels_for
+from model.ops import cuda_kernels_for, kernels_for
 
 # Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014), as int64.
 _STEP = 0x9E3779B97F4A7C15 - 2**64
@@ -48,7 +48,8 @@ def uniforms(seed: Tensor, counter: Tensor, stream: int | Tensor) -> Tensor:
     is drawn at one position (text, action, each step of the depth transformer); several streams
     int64 [n] give [B, n] for a seed and a counter [B, 1].
     """
-    if isinstance(stream, Tensor) and (ops := kernels_for()):
+    is_many = isinstance(stream, Tensor) and stream.device.type == "cpu"
+    if is_many and (ops := kernels_for()):
         return ops.uniforms(seed.flatten(), counter.flatten(), stream)
     key = _mixed(_mixed(seed + _STEP) + stream)
     bits = _mixed(key + (counter + 1) * _STEP)
@@ -62,7 +63,7 @@ def sample(logits: Tensor, config: SamplingConfig, uniform: Tensor) -> Tensor:
     """
     if config.temperature == 0:
         return logits.argmax(dim=-1)
-    if ops := kernels_for(logits):
+    if ops := kernels_for(logits) or cuda_kernels_for(logits):
         settings = (config.temperature, config.top_k, config.top_p)
         return ops.sample(logits.contiguous(), uniform.contiguous(), *settings)
     logits = logits.float()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.ops import cuda_kernels_for
 from model.streaming import OverlapState, PastState, State, keep, overlap_add, with_past
 
 
@@ -73,6 +74,18 @@ class PaddedState(PastState):
     started: Tensor
 
 
+def padded(
+    x: Tensor, steps: int, state: PaddedState, active: Tensor | None, pad_mode: str
+) -> Tensor:
+    """`with_past`, of a stream that may begin with x."""
+    if ops := cuda_kernels_for(x, state.past):
+        return ops.conv_input(x.contiguous(), state.past, state.started, active, False, pad_mode)
+    starting = ~state.started if active is None else ~state.started & active
+    keep(state.past, first_past(x, steps, pad_mode), starting)
+    keep(state.started, torch.ones_like(starting), active)
+    return with_past(x, steps, state, active)
+
+
 class StreamedConv(Streamed):
     """A causal convolution: [B, T, in] -> [B, T / stride, out], T a multiple of `stride`."""
 
@@ -94,10 +107,7 @@ class StreamedConv(Streamed):
             raise ValueError(f"{x.shape[1]} steps: must be a multiple of {self.conv.stride[0]}")
         if state is None:
             state = self.init_state(x.shape[0])
-        starting = ~state.started if active is None else ~state.started & active
-        keep(state.past, first_past(x, self.past_steps, self.pad_mode), starting)
-        keep(state.started, torch.ones_like(starting), active)
-        x = with_past(x, self.past_steps, state, active)
+        x = padded(x, self.past_steps, state, active, self.pad_mode)
         return self.conv(x.transpose(1, 2)).transpose(1, 2)
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.ops import gather_rows, scatter_rows
+from model.ops import cuda_kernels_for, gather_rows, scatter_rows
 
 
 class State:
@@ -118,6 +118,8 @@ def with_past(x: Tensor, steps: int, state: PastState | None, active: Tensor | N
     """Puts the last `steps` inputs before x [B, T, C] -> [B, steps + T, C]; remembers the next."""
     if state is None:
         return F.pad(x, (0, 0, steps, 0))
+    if ops := cuda_kernels_for(x, state.past):
+        return ops.conv_input(x.contiguous(), state.past, None, active, False, "constant")
     x = torch.cat([state.past.to(x.dtype), x], dim=1)  # [B, steps + T, C]
     keep(state.past, x[:, x.shape[1] - steps :], active)
     return x
@@ -174,6 +176,8 @@ def overlap_add(x: Tensor, hop: int, state: OverlapState | None, active: Tensor 
 
     The first `hop` steps of a window are complete once it has come; the rest waits in the state.
     """
+    if state is not None and (ops := cuda_kernels_for(x, state.overlap)):
+        return ops.conv_transpose_output(x.contiguous(), state.overlap, None, active, hop)
     batch, steps, window, channels = x.shape
     columns = x.permute(0, 3, 2, 1).reshape(batch, channels * window, steps)
     length = (steps - 1) * hop + window

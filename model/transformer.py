@@ -19,7 +19,8 @@ from model.attention import (
     SlidingWindowAttention,
     packing_of,
 )
-from model.ops import kept, kernels_for, pack_large
+from model.cuda_ops import half_turns
+from model.ops import cuda_kernels_for, kept, kernels_for, pack_large
 from model.streaming import State
 
 
@@ -144,8 +145,11 @@ class Transformer(nn.Module):
         active: Tensor | None = None,
         segment: Tensor | None = None,
     ) -> Tensor:
-        if state is not None and segment is None and x.shape[1] == 1 and (ops := kernels_for(x)):
-            return self._step(ops, x, state, active)
+        if state is not None and segment is None and x.shape[1] == 1:
+            if ops := cuda_kernels_for(x, state.layers[0].keys):
+                return self._cuda_step(ops, x, state, active)
+            if ops := kernels_for(x):
+                return self._step(ops, x, state, active)
         packing = None if segment is None else packing_of(segment, self.config.attention)
         first = next(self._layers()).attention
         places = first.places(x, state and state.layers[0], packing)
@@ -176,6 +180,27 @@ class Transformer(nn.Module):
             config.norm_eps,
         )
         return y[:, None]
+
+    def _cuda_step(
+        self, ops: Any, x: Tensor, state: TransformerState, active: Tensor | None
+    ) -> Tensor:
+        """The same for a single step, with operators between PyTorch's products."""
+        config, heads, eps = self.config, self.config.attention, self.config.norm_eps
+        turns = kept(self, lambda: half_turns(heads.head_dim, heads.rope_period, x.device))
+        total, update = x[:, 0].clone(), None
+        for layer, held in zip(self._layers(), state.layers, strict=True):
+            y = ops.residual_rms_norm(total, update, layer.attention_norm.weight, eps)
+            projected = layer.attention.input(y).unflatten(1, (-1, heads.head_dim))
+            ring, whose = (held.keys, held.values, None, None), (held.position, held.rows, active)
+            query = ops.rope_append(
+                projected, *ring, *whose, turns, heads.heads, config.window, config.pinned
+            )
+            y = ops.ring_attention(*query, *ring, *whose, config.window, config.pinned, x.dtype)
+            update = layer.attention.output(y)
+            y = ops.residual_rms_norm(total, update, layer.feed_forward_norm.weight, eps)
+            update = layer.feed_forward(y)
+            held.position += 1 if active is None else active
+        return ops.residual_rms_norm(total, update, self.norm.weight, eps)[:, None]
 
     def _weights(self) -> list[Tensor]:
         """As the operator wants them: six of each layer, then the last norm's."""

@@ -6,14 +6,21 @@ import lightning
 import pytest
 import torch
 from codec_law import decode_all, encode_all, random_codes, random_pcm
+from cuda_cases import assert_same, cases, copied
 from small_dialogues import LATENT_DIM, write_small_dialogues
 from test_duplex import JOINT, SPLIT, all_streams, model_of, part_of, random_inputs
 from test_duplex_training import TOKENIZER, TRUNK, Watch
 from tiny_duplex import tiny_duplex
+from torch import Tensor
 
+from model import ops
 from model.checkpoint import load_codec
+from model.cuda_ops import OPERATORS
+from model.depth import DepthConfig, DepthTransformer
 from model.duplex import DuplexConfig
+from model.sampling import Sampler, SamplingConfig
 from model.tokens import PAD
+from model.transformer import Transformer, TransformerConfig
 from train.dialogue_data import DialogueData, DialogueDataConfig
 from train.duplex import DuplexTraining, DuplexTrainingConfig
 from train.optimization import OptimizationConfig
@@ -93,3 +100,71 @@ def test_training(tmp_path: Path) -> None:
         losses[accelerator] = [step["loss"] for step in watch.figures]
     assert losses["gpu"] == pytest.approx(losses["cpu"], rel=1e-3)
     assert losses["gpu"][-1] < losses["gpu"][0]
+
+
+# Operators with CUDA kernels, against their references
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, "sample"])
+def test_an_operator(name: str) -> None:
+    operator = getattr(ops.library(), name)
+    for case in cases(name):
+        here, there = (tuple(copied(value, device) for value in case) for device in ("cpu", "cuda"))
+        assert_same(operator(*there), operator(*here))
+        assert_same(there, here)  # what it writes to
+
+
+def test_an_operator_gives_a_row_alone_what_it_gives_it_in_a_batch() -> None:
+    """To the bit, however many blocks share a row's attention."""
+    torch.manual_seed(0)
+    keys, values = torch.randn(2, 70, 300, 4, 64, device="cuda").half()
+    query, position = torch.randn(70, 8, 64, device="cuda"), torch.arange(0, 700, 10).cuda()
+    attention = ops.library().ring_attention  # pyright: ignore[reportOptionalMemberAccess]
+    rest = (None, None, 300, 0, torch.float16)
+
+    def attend(rows: slice) -> Tensor:
+        held = (keys[rows], values[rows], None, None, position[rows])
+        return attention(query[rows], query[:0], *held, *rest)
+
+    assert torch.equal(attend(slice(33, 34))[0], attend(slice(None))[33])
+
+
+@torch.inference_mode()
+def test_a_step_of_a_transformer_in_a_graph() -> None:
+    """One capture, replayed step by step, beyond the ring's wrap-around."""
+    torch.manual_seed(0)
+    config = TransformerConfig(64, 2, 4, 2, 96, window=9, pinned=3)
+    stack = Transformer(config).eval()
+    state = stack.init_state(3)
+    steps = torch.randn(40, 3, 1, 64)
+    expected = torch.stack([stack(x, state) for x in steps])
+    stack, state, x = stack.cuda(), stack.cuda().init_state(3), steps[0].cuda()
+    assert ops.cuda_kernels_for(x) is not None
+    stack(x, state)  # what is made once must not be made in the graph
+    state.reset(torch.ones(3, dtype=torch.bool, device="cuda"))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = stack(x, state)
+    found = []
+    for step in steps:
+        x.copy_(step)
+        graph.replay()
+        found.append(y.cpu())
+    torch.testing.assert_close(torch.stack(found), expected, atol=1e-3, rtol=1e-3)
+
+
+@torch.inference_mode()
+def test_the_codes_of_a_frame_in_a_graph() -> None:
+    torch.manual_seed(0)
+    depth = DepthTransformer(DepthConfig(20, 24, 2, 3, 28, steps=5, codebook=70)).eval()
+    context, uniform = torch.randn(6, 20), torch.rand(6, 5, dtype=torch.float64)
+    drawn = SamplingConfig(temperature=1.0, top_k=30, top_p=0.9)
+    expected = depth.generate(context, Sampler(drawn, uniform))
+    depth, there, sampler = depth.cuda(), context.cuda(), Sampler(drawn, uniform.cuda())
+    depth.generate(there, sampler)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        codes = depth.generate(there, sampler)
+    codes.zero_()
+    graph.replay()
+    assert torch.equal(codes.cpu(), expected)

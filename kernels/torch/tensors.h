@@ -22,11 +22,11 @@ using MaybeTensor = std::optional<Tensor>;
 
 constexpr int64_t ANY = -1;
 
-// Checks type, layout and sizes (ANY: whatever it is).
-inline void* checked(const Tensor& tensor, const char* name, ScalarType type,
-                     std::initializer_list<int64_t> sizes) {
-  STD_TORCH_CHECK(tensor.scalar_type() == type && tensor.is_contiguous() && tensor.is_cpu(), name,
-                  " must be a contiguous CPU tensor of the type that the operator takes");
+// Where a tensor lies, on any device: checks type, layout and sizes (ANY: whatever it is).
+inline void* laid_out(const Tensor& tensor, const char* name, ScalarType type,
+                      std::initializer_list<int64_t> sizes) {
+  STD_TORCH_CHECK(tensor.scalar_type() == type && tensor.is_contiguous(), name,
+                  " must be a contiguous tensor of the type that the operator takes");
   STD_TORCH_CHECK(tensor.dim() == static_cast<int64_t>(sizes.size()), name, " has ", tensor.dim(),
                   " dimensions, must have ", sizes.size());
   int64_t axis = 0;
@@ -36,6 +36,12 @@ inline void* checked(const Tensor& tensor, const char* name, ScalarType type,
     ++axis;
   }
   return tensor.data_ptr();
+}
+
+inline void* checked(const Tensor& tensor, const char* name, ScalarType type,
+                     std::initializer_list<int64_t> sizes) {
+  STD_TORCH_CHECK(tensor.is_cpu(), name, " must be a CPU tensor");
+  return laid_out(tensor, name, type, sizes);
 }
 
 inline float* floats(const Tensor& tensor, const char* name,
