@@ -278,7 +278,7 @@ def test_the_bench_finds_what_happens_to_callers(checkpoint: Path, tmp_path: Pat
         "tool_start.callers=2", "tool_start.seconds=6",
         "audit_kills.cycles=2", "audit_kills.sessions=2", "audit_kills.seconds=1",
     )  # fmt: skip
-    given = (f"out={out}", f"checkpoint={checkpoint}", "~parts.peers")
+    given = (f"out={out}", f"checkpoint={checkpoint}", "~parts.peers", "~parts.mutants")
     given += tuple(f"parts.{part}" for part in parts)
     bench = [sys.executable, "-m", "serve.bench", *given]
     ended = subprocess.run(bench, capture_output=True, text=True, timeout=600)
@@ -288,7 +288,7 @@ def test_the_bench_finds_what_happens_to_callers(checkpoint: Path, tmp_path: Pat
     assert metrics["frame_latency_ms_p50_2"]["value"] > 0
     assert metrics["sessions_max"]["value"] in (0, 2)
     without = {"frame_latency_ms_p50_1", "frame_latency_ms_p99_1"}  # nobody was alone
-    without |= {"sessions_vs_moshi", "sessions_vs_vllm"}
+    without |= {"sessions_vs_moshi", "sessions_vs_vllm", "mutants_caught"}
     names = {bar.metric for bar in BARS["engine"]}
     if library() is None:
         without |= {name for name in names if name.startswith(("frame_speedup", "temporal_"))}

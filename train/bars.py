@@ -73,6 +73,7 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar("temporal_error_b16", "<=", 0.01),
         Bar("frame_speedup_b1", ">=", 3),
         Bar("frame_speedup_b16", ">=", 3),
+        Bar("mutants_caught", ">=", 1),
         Bar("frame_latency_ms_p50_1", "<=", 20),
         Bar("frame_latency_ms_p99_1", "<=", 40),
         Bar("churn_differ", "<=", 0),
