@@ -98,7 +98,7 @@ def test_values_are_heard_however_they_are_said(said: str, slot: str, value: str
         ("Check order 48192, no, sorry, 48129, for me.", "order_status", {"order_id": "48129"}),
         ("Is Ann... Anna, no wait, Tom free on Monday?", "check_calendar",
          {"person": "tom", "day": "monday"}),
-        ("Is Emah free on Monday?", "check_calendar", {"person": "emma", "day": "monday"}),
+        ("Is Sara free on Monday?", "check_calendar", {"person": "sarah", "day": "monday"}),
     ],
 )  # fmt: skip
 def test_requests_are_understood(said: str, tool: str, arguments: dict[str, str]) -> None:

@@ -9,11 +9,11 @@ from data.scripts.domain import HANDOFF, Domain
 from data.scripts.open_call import OpenCall
 from data.scripts.turn import Asked, Call, Turn, turn_of
 from train.cascade.parser import Parser, Request, Understood
-from train.cascade.phrasebook import ASKS, MENTIONS
+from train.cascade.phrasebook import ANSWERS, ASKS, MENTIONS
 from train.scoring.text_normalizer import normalize
 
 _UNCLEAR_WORDS = 3  # of fewer that mean nothing, nothing is made
-_IGNORED = {"", "yes", "no", "backchannel", "here", "side_talk", "overheard"}
+_IGNORED = {ANSWERS, "yes", "no", "backchannel", "here", "side_talk", "overheard"}
 
 
 class Say(NamedTuple):
@@ -113,9 +113,7 @@ class Manager:
         occasions = {MENTIONS: "noted", "out_of_domain": "only", "thanks": "goodbye"}
         if understood.act in occasions:
             return [self.talk(occasions[understood.act])]
-        if understood.act in _IGNORED and understood.act:
-            return []
-        return None
+        return [] if understood.act in _IGNORED else None
 
     def given(self, number: int, result: Mapping[str, Any]) -> list[Act]:
         """What follows from a call's result."""
@@ -144,7 +142,12 @@ class Manager:
         words = understood.words
         corrected = self.parser.filled(made.request, words)
         says_no = understood.act in ("no", "never_mind", "stop") or words[:1] == ("no",)
-        if corrected.arguments != made.request.arguments and understood.act != ASKS:
+        is_other = (
+            understood.act == ASKS
+            and not understood.is_correction
+            and understood.requests[0].tool != made.request.tool
+        )
+        if corrected.arguments != made.request.arguments and not is_other:
             return self._revise(made, corrected)
         if understood.act == "yes" or words[:1] in (("yes",), ("yep",), ("sure",), ("correct",)):
             self.confirming = None
@@ -152,8 +155,6 @@ class Manager:
             return [Do("confirm", made.number), *self._next()]
         if says_no:
             return self._taken_back() or []
-        if understood.act in (ASKS, "thanks"):
-            self.confirming = None
         return None
 
     def _offered(self, understood: Understood) -> list[Act] | None:
@@ -180,9 +181,9 @@ class Manager:
     def _completed(self, understood: Understood) -> list[Act] | None:
         """What was asked for."""
         asking = self.asking
-        if asking is None or understood.act in ("never_mind", "thanks", MENTIONS):
+        if asking is None or understood.act == "never_mind":
             self.asking = None
-            return [self.talk("cancelled")] if asking and understood.act == "never_mind" else None
+            return [self.talk("cancelled")] if asking else None
         filled = self.parser.filled(asking, understood.words)
         if filled == asking:
             return None

@@ -12,7 +12,7 @@ from train.cascade.phrasebook import ASKS, Match, load_phrasebook
 from train.cascade.values import Named, Words
 from train.scoring.text_normalizer import normalize
 
-_ALIKE = 0.75  # from which an unknown word is taken for a name
+_ALIKE = 0.81  # from which an unknown word is taken for a name
 _CLEAR = 0.3  # likeness from which something is understood
 _PARTED = 0.35  # from which a part of an utterance is a request of its own
 _SHORTEST = 3  # words of such a part

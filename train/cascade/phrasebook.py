@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from data.scripts.domain import Domain, load_domain, of_split
+from data.scripts.domain import Domain, load_domain, of_split, phrasing_split
 from data.scripts.grammar import Phrasing
 from train.cascade.values import Named, Values
 from train.scoring.text_normalizer import normalize
 
 ASKS, MENTIONS = "asks", "mentions"  # what a phrasing of a tool does
+ANSWERS = "answers"  # it only names a value
 _NEAREST = 3  # phrasings of a meaning that count
 # Parts of utterances, which mean nothing alone.
 _PARTS = {"story", "opener", "also", "sorry", "filler", "tail"}
@@ -25,7 +26,8 @@ _AGENTS = {
 
 
 class Meaning(NamedTuple):
-    """What is said: `act` is `asks` or `mentions` (of a tool), or an occasion of the domain's talk."""
+    """What is said: `act` is `asks` or `mentions` (of a tool), `answers`, or an occasion of the
+    domain's talk."""
 
     act: str
     tool: str = ""
@@ -128,14 +130,15 @@ def _grams(words: Sequence[str]) -> list[str]:
 
 def _entries(domain: Domain, values: Values) -> Iterator[Entry]:
     """What a caller of the training data may say, and what it means."""
-    for act, kinds in (
-        (ASKS, domain.requests),
-        (ASKS, domain.partials),
-        (MENTIONS, domain.mentions),
-    ):
-        for tool, found in kinds.items():
-            for phrasing in dict.fromkeys(of_split(found, "train")):
-                yield from _spoken(domain, values, Meaning(act, tool), phrasing)
+    kinds = ((ASKS, domain.requests), (ASKS, domain.partials), (MENTIONS, domain.mentions))
+    for act, by_tool in kinds:
+        for tool, found in by_tool.items():
+            for phrasing in dict.fromkeys(found):
+                if phrasing_split(phrasing) == "train":
+                    yield from _spoken(domain, values, Meaning(act, tool), phrasing)
+    for found in domain.answer.values():
+        for phrasing in of_split(found, "train"):
+            yield from _spoken(domain, values, Meaning(ANSWERS), phrasing)
     for occasion, found in domain.talk.items():
         if occasion in _PARTS | _AGENTS or occasion.startswith("error_"):
             continue

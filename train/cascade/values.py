@@ -43,7 +43,7 @@ class Values:
 
     def find(self, words: Words) -> list[Named]:
         """What is named in words as `normalize` gives them, in order."""
-        found: list[Named] = []
+        words, found = list(words), list[Named]()
         place = 0
         while place < len(words):
             named = self._listed(words, place) or self._number(words, place, found)
