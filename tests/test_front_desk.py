@@ -22,7 +22,7 @@ from data.voices.utterance import SAMPLE_RATE_HZ
 from train import intervals
 from train.bars import BARS
 from train.report import Report, markdown
-from train.scoring import dialogue_suite, front_desk_suite, quiet_calls, recognizers
+from train.scoring import agent_voice, front_desk_suite, quiet_calls, recognizers
 from train.scoring.dialogue_loop import caller_of, converse
 from train.scoring.dialogue_tally import tally
 from train.scoring.front_desk_figures import figures
@@ -33,9 +33,9 @@ from train.scoring.patience import cues_of, delayed
 CONF = Path(__file__).resolve().parents[1] / "conf"
 DOMAIN = load_domain("front_desk")
 ITEMS = (
-    ("single", 1), ("chained", 0), ("correction", 0), ("no_call", 0), ("turn_end", 0), ("turn_end", 3),
-    ("pause", 1), ("barge_in", 0), ("backchannel", 0), ("tic", 0), ("side_talk", 0), ("noise", 0),
-    ("urgency", 0), ("undeclared", 0),
+    ("single", 1), ("chained", 0), ("correction", 0), ("no_call", 0), ("turn_end", 0),
+    ("turn_end", 3), ("pause", 1), ("barge_in", 0), ("backchannel", 0), ("tic", 1), ("side_talk", 0),
+    ("noise", 0), ("urgency", 0), ("undeclared", 0),
 )  # fmt: skip
 
 
@@ -77,7 +77,9 @@ def width(metric: intervals.Metric) -> float:
 @functools.cache
 def dialogues() -> tuple[tuple[str, Dialogue], ...]:
     suites = load_suites("front_desk").suites
-    return tuple((name, suites[name].dialogue(n, ["silent"], "silent", Line())) for name, n in ITEMS)
+    return tuple(
+        (name, suites[name].dialogue(n, ["silent"], "silent", Line())) for name, n in ITEMS
+    )
 
 
 def judged(change: Callable[[str, Dialogue, Part], Part]) -> list[Judged]:
@@ -119,7 +121,7 @@ def test_the_labels_agent_has_every_figure_right() -> None:
     assert 0 <= perfect()["need_to_call_ms_p95"] <= 80
     assert 160 <= perfect()["turn_gap_ms_p50"] <= 500
     assert perfect()["turn_gap_ms_p50"] <= perfect()["answer_gap_ms_p50"]
-    assert 160 <= perfect()["bargein_stop_ms_p95"] <= 200
+    assert 0 < perfect()["bargein_stop_ms_p95"] <= 200, "two frames; it waits for no caller"
 
 
 def test_nobody_waits_for_an_agent_that_speaks_when_the_script_says() -> None:
@@ -133,7 +135,7 @@ def test_nobody_waits_for_an_agent_that_speaks_when_the_script_says() -> None:
 def test_who_interrupts_waits_for_an_agent_that_is_late() -> None:
     (dialogue,) = (one for suite, one in dialogues() if suite == "barge_in")
     part = part_of(dialogue)
-    late = part._replace(pcm=np.pad(part.pcm, (2 * SAMPLE_RATE_HZ, 0)))
+    late = part._replace(pcm=np.pad(part.pcm, (round(6.5 * SAMPLE_RATE_HZ), 0)))
     agent = LabelAgent([late], tokenizer_of([dialogue]))
     caller = dataclasses.replace(caller_of(dialogue), waits={}, cues=cues_of(dialogue))
     ((_, conversation),) = converse(agent, [caller], 1, Backend(DOMAIN))
@@ -169,7 +171,7 @@ def silenced(suite: str, dialogue: Dialogue, part: Part) -> Part:
     pcm = part.pcm.copy()
     for over in dialogue.spells:
         if over.side == USER and over.manner != "turn":
-            pcm[round((over.start_s + 0.3) * SAMPLE_RATE_HZ) :][: SAMPLE_RATE_HZ] = 0
+            pcm[round((over.start_s + 0.3) * SAMPLE_RATE_HZ) :][:SAMPLE_RATE_HZ] = 0
     return part._replace(pcm=pcm)
 
 
@@ -253,7 +255,7 @@ CONFIG = {
     "dialogues": 2,
     "seeds": 1,
     "batch": 3,
-    "heard_lines": 4,
+    "heard_lines": 2,
     "quiet_minutes": 0,
     "cascades": [],
 }
@@ -263,9 +265,9 @@ def test_one_report_has_every_name_of_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(front_desk_suite, "load_suites", silent_voices)
-    monkeypatch.setattr(dialogue_suite, "say", lambda text, voice: None)
     monkeypatch.setattr(recognizers, "usable", lambda names: ([*names], []))
     monkeypatch.setattr(recognizers, "transcribe", lambda name, audio: "hello")
+    monkeypatch.setattr(agent_voice, "dnsmos", lambda audio: 3.0)
     details, picture = tmp_path / "details.jsonl", tmp_path / "late.png"
     suite = FrontDeskSuite(**{**CONFIG, "details": str(details), "picture": str(picture)})
     voices, notes = suite._voices()
@@ -280,7 +282,9 @@ def test_one_report_has_every_name_of_the_table(
     measured = {*outcome.metrics}
     wanted = {bar.metric for bar in BARS["front_desk"]}
     assert wanted - measured == {"dnsmos_drop", "silence_said_most", "silence_calls"}
-    assert {f"cascade_{name}" for name in ("call_f1_seen", "turn_gap_ms_p95", "agent_wer")} < measured
+    assert {
+        f"cascade_{name}" for name in ("call_f1_seen", "turn_gap_ms_p95", "agent_wer")
+    } < measured
     assert outcome.metrics["cascade_call_args_exact_lead_new"].value == 0
     assert "| `call_f1_seen` | 1 (1 to 1) | >= 0.98 | held |" in markdown(report)
     lines = [json.loads(line) for line in details.read_text().splitlines()]
@@ -312,7 +316,7 @@ def test_other_seeds_are_other_items_and_each_voice_says_each_scene() -> None:
         ("domain", "bakery", "suites of 'bakery'"),
         ("rows", {"a": {"voices": "seen"}}, r"rows.a has \['voices'\]"),
         ("rows", {"a": {"voices": "seen", "line": "5db", "suites": []}}, "rows.a.line is '5db'"),
-        ("rows", {"a": {"voices": "seen", "line": "clean", "suites": ["x"]}}, r"suites has \['x'\]"),
+        ("rows", {"a": {"voices": "seen", "line": "clean", "suites": ["x"]}}, r"has \['x'\]"),
     ],
 )  # fmt: skip
 def test_a_suite_that_cannot_be_run_says_why(field: str, value: Any, message: str) -> None:
@@ -327,5 +331,3 @@ def test_the_suites_configuration_is_one() -> None:
     assert (suite.dialogues, suite.cascades) == (7, [500])
     assert [*suite.rows] == ["seen", "new", "new_10db", "new_mulaw"]
     assert "urgency" in suite.rows["new"]["suites"]
-
-

@@ -84,14 +84,14 @@ def wilson(successes: int, n: int, unit: str = "share") -> Metric:
     return Metric(share, max(middle - half, 0.0), min(middle + half, 1.0), n, unit)
 
 
-def percentile(
-    values: ArrayLike, clusters: Sequence[Hashable], rank: float, unit: str
-) -> Metric:
+def percentile(values: ArrayLike, clusters: Sequence[Hashable], rank: float, unit: str) -> Metric:
     """The smallest of the values that at least `rank` percent of them do not exceed; whole clusters
     (values that have a cause in common) are resampled."""
     items = np.asarray(values, np.float64)
     if items.ndim != 1 or items.size == 0 or len(clusters) != items.size:
-        raise ValueError(f"shape {items.shape}, {len(clusters)} clusters: must be [items > 0], each")
+        raise ValueError(
+            f"shape {items.shape}, {len(clusters)} clusters: must be [items > 0], each"
+        )
     order = np.argsort(items)
     ordered = items[order]
     numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}

@@ -104,9 +104,7 @@ class Row:
     def forget(self, about: set[int]) -> None:
         """What was to be said about these calls is not said."""
         self.due = [
-            due
-            for due in self.due
-            if not (isinstance(due.what, Say) and due.what.number in about)
+            due for due in self.due if not (isinstance(due.what, Say) and due.what.number in about)
         ]
         heapq.heapify(self.due)
 
@@ -276,4 +274,3 @@ class Cascade:
         row.place += FRAME_SIZE
         if row.place >= len(row.spoken.audio):
             row.spoken = None
-

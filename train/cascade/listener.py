@@ -1,4 +1,4 @@
-"""Voice activity and ends of turn: silero-vad, window by window, and a silence that is long enough."""
+"""Voice activity and ends of turn: silero-vad, and a silence that is long enough."""
 
 import functools
 import importlib.util

@@ -17,7 +17,7 @@ _IGNORED = {ANSWERS, "yes", "no", "backchannel", "here", "side_talk", "overheard
 
 
 class Say(NamedTuple):
-    """Something to be said; `number` is that of the call that it is about, 0 where there is none."""
+    """Something to be said; `number` that of the call that it is about, 0 where there is none."""
 
     text: str
     number: int = 0

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from data.scripts.domain import HANDOFF, Domain, Tool, load_domain, of_split
 from data.scripts.slots import Slot
 from train.cascade.phrasebook import ASKS, Match, load_phrasebook
-from train.cascade.values import Named, Words
-from train.scoring.text_normalizer import normalize
+from train.cascade.values import Named, Words, words_of
 
 _ALIKE = 0.81  # from which an unknown word is taken for a name
 _CLEAR = 0.3  # likeness from which something is understood
@@ -31,7 +30,7 @@ class Request(NamedTuple):
 
 class Understood(NamedTuple):
     """`act` is `asks` (then there are `requests`), `mentions`, an occasion of the domain's talk, or
-    "" where it is nothing that is known. `is_correction`: it begins with "no, sorry" or the like."""
+    "" where it is nothing that is known. `is_correction`: it begins with "no, sorry" or so."""
 
     act: str
     words: tuple[str, ...]
@@ -56,12 +55,12 @@ class Parser:
     def _said(self, occasion: str) -> list[tuple[str, ...]]:
         """The training forms of an occasion as words, the longest first."""
         found = of_split(self.domain.talk[occasion], "train")
-        forms = {tuple(normalize(" ".join(p.text for p in one)).split()) for one in found}
+        forms = {tuple(words_of(" ".join(p.text for p in one))) for one in found}
         return sorted(filter(None, forms), key=len, reverse=True)
 
     def understand(self, text: str) -> Understood:
         """What is meant by a whole utterance."""
-        words = self._spelled(normalize(text).split())
+        words = self._spelled(words_of(text))
         if not words:
             return Understood("", ())
         is_correction = self._begins(words, self.sorry) > 0
@@ -236,4 +235,3 @@ class Parser:
 def load_parser(domain: str) -> Parser:
     """A domain's, built once."""
     return Parser(domain)
-

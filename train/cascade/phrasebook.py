@@ -11,8 +11,7 @@ from scipy.sparse import csr_matrix
 
 from data.scripts.domain import Domain, load_domain, of_split, phrasing_split
 from data.scripts.grammar import Phrasing
-from train.cascade.values import Named, Values
-from train.scoring.text_normalizer import normalize
+from train.cascade.values import Named, Values, words_of
 
 ASKS, MENTIONS = "asks", "mentions"  # what a phrasing of a tool does
 ANSWERS = "answers"  # it only names a value
@@ -84,7 +83,7 @@ class Phrasebook:
         self.matrix = csr_matrix((weighed, columns, starts), shape)
 
     def _weighed(self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Columns and weights of a vector of length 1, less what lies in words that are not known."""
+        """Columns and weights of a vector of length 1, less what lies in unknown words."""
         counts = Counter(_grams(words))
         columns = np.array([self.columns[gram] for gram in counts if gram in self.columns], int)
         times = [count for gram, count in counts.items() if gram in self.columns]
@@ -153,7 +152,7 @@ def _spoken(
     literal = tuple((part.slot, part.value) for part in phrasing if part.value)
     examples = [_examples(domain, values, part.slot, part.text) for part in phrasing]
     for said in itertools.product(*examples):
-        words = normalize(" ".join(said)).split()
+        words = words_of(" ".join(said))
         if words:
             yield Entry(meaning, shaped(words, values.find(words)), literal)
 
@@ -169,7 +168,6 @@ def _examples(domain: Domain, values: Values, slot: str, text: str) -> tuple[str
         return ("10:30",)
     kinds: dict[str, str] = {}
     for said in itertools.chain.from_iterable((known.values or {}).values()):
-        for one in values.find(normalize(said).split())[:1]:
+        for one in values.find(words_of(said))[:1]:
             kinds.setdefault(one.kind, said)
     return tuple(kinds.values())
-

@@ -11,10 +11,20 @@ from train.scoring.text_normalizer import normalize
 _OFFICE_FROM = 8  # of the clock: what is said of an earlier hour is of the afternoon
 _LONG_DIGITS = 5  # of fewer it may be a time
 _TIME_BEFORE = {"at", "past", "around", "say"}
-_IN_THE = {("in", "the", "morning"): 0, ("in", "the", "afternoon"): 12, ("in", "the", "evening"): 12}
+_IN_THE: dict[tuple[str, ...], int] = {
+    ("in", "the", "morning"): 0,
+    ("in", "the", "afternoon"): 12,
+    ("in", "the", "evening"): 12,
+}
 DIGITS, TIME = "digits", "time"
 
 Words = Sequence[str]
+
+
+def words_of(text: str) -> list[str]:
+    """What a recogniser wrote, as `normalize` spells it. Groups of digits are taken apart first: of
+    "0172" it would leave out the zero."""
+    return normalize(re.sub(r"(?<=\d)[\s,.:-]*(?=\d)", " ", text)).split()
 
 
 class Named(NamedTuple):
@@ -42,7 +52,7 @@ class Values:
         self.longest = max(map(len, self.forms))
 
     def find(self, words: Words) -> list[Named]:
-        """What is named in words as `normalize` gives them, in order."""
+        """What is named in words as `words_of` gives them, in order."""
         words, found = list(words), list[Named]()
         place = 0
         while place < len(words):
@@ -112,7 +122,7 @@ def _forms(slot: Slot) -> list[tuple[tuple[str, ...], str]]:
     """Each way to say each listed value, as words."""
     listed = slot.values or {}
     forms = [(form, value) for value, said in listed.items() for form in {*said, value}]
-    return [(tuple(normalize(form.replace("_", " ")).split()), value) for form, value in forms]
+    return [(tuple(words_of(form)), value) for form, value in forms]
 
 
 def _digits_end(words: Words, place: int) -> int:

@@ -1,4 +1,4 @@
-"""suite=front_desk: an agent and cascades talk to the callers of the frozen suites, in closed loop."""
+"""suite=front_desk: an agent and cascades talk to the frozen suites' callers, in closed loop."""
 
 import json
 import time
@@ -170,9 +170,7 @@ class FrontDeskSuite:
             ).items()
         }
 
-    def _talk(
-        self, agent: Agent, title: str, voices: Mapping[str, Sequence[str]]
-    ) -> list[Judged]:
+    def _talk(self, agent: Agent, title: str, voices: Mapping[str, Sequence[str]]) -> list[Judged]:
         """The conversations of all rows; of each only the lines that are to be recognised stay."""
         judged: list[Judged] = []
         count = sum(len(self.rows[row]["suites"]) for row in voices) * self.dialogues * self.seeds

@@ -1,4 +1,4 @@
-"""What suite=front_desk counts in a conversation beside its `Tally`; docs/evaluation.md defines it."""
+"""What suite=front_desk counts in a conversation beside its `Tally`; docs/evaluation.md has it."""
 
 import json
 from collections.abc import Mapping

@@ -3,8 +3,8 @@
 An agent may choose longer words than the script's, and a caller who spoke at the script's times
 would cut them off. So where he begins a turn he waits, and all that is to come comes later.
 
-What is to come while the agent speaks (an interruption, a word aside, a cough) may be cued by it: it
-waits for an agent that begins later than the script's.
+What is to come while the agent speaks (an interruption, a word aside, a cough) may be cued by it:
+it waits for an agent that begins later than the script's.
 """
 
 import dataclasses
