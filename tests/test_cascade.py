@@ -100,6 +100,7 @@ def test_values_are_heard_however_they_are_said(said: str, slot: str, value: str
         ("Check order 48192, no, sorry, 48129, for me.", "order_status", {"order_id": "48129"}),
         ("Is Ann... Anna, no wait, Tom free on Monday?", "check_calendar",
          {"person": "tom", "day": "monday"}),
+        ("Can you pass a message on to Tump?", "send_message", {"to": "tom"}),
         ("Is Sara free on Monday?", "check_calendar", {"person": "sarah", "day": "monday"}),
     ],
 )  # fmt: skip

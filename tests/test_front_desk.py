@@ -34,8 +34,8 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 DOMAIN = load_domain("front_desk")
 ITEMS = (
     ("single", 1), ("chained", 0), ("correction", 0), ("no_call", 0), ("turn_end", 0),
-    ("turn_end", 3), ("pause", 1), ("barge_in", 0), ("backchannel", 0), ("tic", 1), ("side_talk", 0),
-    ("noise", 0), ("urgency", 0), ("undeclared", 0),
+    ("turn_end", 3), ("pause", 1), ("barge_in", 0), ("backchannel", 0), ("tic", 1),
+    ("side_talk", 0), ("noise", 0), ("urgency", 0), ("undeclared", 0),
 )  # fmt: skip
 
 

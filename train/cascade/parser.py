@@ -8,10 +8,13 @@ from typing import NamedTuple
 
 from data.scripts.domain import HANDOFF, Domain, Tool, load_domain, of_split
 from data.scripts.slots import Slot
+from data.voices.words import pronunciation
 from train.cascade.phrasebook import ASKS, Match, load_phrasebook
 from train.cascade.values import Named, Words, words_of
 
 _ALIKE = 0.81  # from which an unknown word is taken for a name
+_ALIKE_MISSING = 0.5  # share of the sounds, where a name is missing
+_MANY = 20  # values of a slot that names people
 _CLEAR = 0.3  # likeness from which something is understood
 _PARTED = 0.35  # from which a part of an utterance is a request of its own
 _SHORTEST = 3  # words of such a part
@@ -51,6 +54,8 @@ class Parser:
         self.names = {
             form[0]: form for form in self.values.forms if len(form) == 1 and len(form[0]) > 2
         }
+        for name in self.names:
+            pronunciation(name)  # a program says it once
 
     def _said(self, occasion: str) -> list[tuple[str, ...]]:
         """The training forms of an occasion as words, the longest first."""
@@ -93,6 +98,7 @@ class Parser:
         """A request with what else was said now."""
         tool = self.domain.tools[request.tool]
         found = self._arguments(tool, words)
+        found |= self._guessed(tool, [*{*request.missing} - {*found}], words)
         digits = self.digits(words) if not found else ""
         for argument in request.missing:
             size = self.domain.slots[tool.slots[argument]].digits
@@ -182,6 +188,7 @@ class Parser:
             argument = next(name for name, of in tool.slots.items() if of == slot)
             if argument not in arguments and (argument in tool.required or tool.name == HANDOFF):
                 arguments[argument] = value
+        arguments |= self._guessed(tool, [*{*tool.required} - {*arguments}], words)
         is_number = any(self.domain.slots[slot].digits for slot in tool.slots.values())
         return self._asked(tool, arguments, self.digits(words) if is_number else "")
 
@@ -194,6 +201,20 @@ class Parser:
     def _arguments(self, tool: Tool, words: Words) -> dict[str, str]:
         by_slot = self._by_slot(words, [*tool.slots.values()])
         return {name: by_slot[slot] for name, slot in tool.slots.items() if slot in by_slot}
+
+    def _guessed(self, tool: Tool, missing: Sequence[str], words: Words) -> dict[str, str]:
+        """Names that are missing, by the unknown word that sounds most like one."""
+        unknown = [word for word in words if word.isalpha() and word not in self.book.words]
+        unknown = [word for word in unknown if (word,) not in self.values.forms]
+        guessed: dict[str, str] = {}
+        for argument in missing:
+            values = self.domain.slots[tool.slots[argument]].values or {}
+            if unknown and len(values) > _MANY:
+                pairs = ((_likeness(word, name), name) for word in unknown for name in values)
+                likeness, name = max(pairs)
+                if likeness >= _ALIKE_MISSING:
+                    guessed[argument] = name
+        return guessed
 
     def _by_slot(self, words: Words, slots: Sequence[str]) -> dict[str, str]:
         """The last attempt's value of each slot."""
@@ -229,6 +250,13 @@ class Parser:
                 if len(joined) == slot.digits:
                     return joined
         return None
+
+
+@functools.cache
+def _likeness(word: str, name: str) -> float:
+    """How much of two words sounds the same, 0..1."""
+    spoken = pronunciation(word), pronunciation(name)
+    return difflib.SequenceMatcher(None, *spoken, autojunk=False).ratio()
 
 
 @functools.cache
