@@ -110,6 +110,12 @@ def test_requests_are_understood(said: str, tool: str, arguments: dict[str, str]
     assert not request.missing
 
 
+def test_the_mistake_and_its_correction_do_not_hide_what_is_meant() -> None:
+    """What is compared with training is as if the right value had been said at once."""
+    said = "Is Anna, sorry, I mean Tom, no wait, Kate free on Monday?"
+    assert parser()._without_mistakes(words_of(said)) == words_of("Is Kate free on Monday?")
+
+
 def test_what_lacks_something_names_it() -> None:
     (request,) = parser().understand("I'd like a demo with Anna.").requests
     assert (request.tool, request.missing) == ("book_demo", ("day", "time"))
