@@ -69,15 +69,15 @@ def score(dialogue: Dialogue, performance: Performance) -> Score:
     """Judges a performance by the dialogue's labels."""
     wanted = standing(dialogue.actions)
     found = standing(performance.actions)
-    answers, gaps_s = _answers(dialogue, performance.speech)
+    answered = answers(dialogue, performance.speech)
     yielded, stops_s = _yields(dialogue, performance.speech)
     pairs = matched(wanted, found)
     return Score(
         missing=(Counter(wanted.values()) - Counter(found.values())).total(),
         extra=(Counter(found.values()) - Counter(wanted.values())).total(),
         need_s=tuple(right_s - need_s for need_s, right_s in pairs),
-        answered=answers,
-        gaps_s=gaps_s,
+        answered=tuple(begin_s is not None for _, begin_s in answered),
+        gaps_s=tuple(begin_s - turn.end_s for turn, begin_s in answered if begin_s is not None),
         yielded=yielded,
         stops_s=stops_s,
         kept=_keeps(dialogue, performance.speech),
@@ -123,22 +123,21 @@ def turns_of(dialogue: Dialogue, side: int) -> list[Spell]:
     return [s for s in dialogue.spells if s.side == side and s.manner == "turn"]
 
 
-def _answers(
-    dialogue: Dialogue, speech: Sequence[Interval]
-) -> tuple[tuple[bool, ...], tuple[float, ...]]:
-    """Whether the agent spoke after each turn of the caller's after which it should, and when."""
+def answers(dialogue: Dialogue, speech: Sequence[Interval]) -> list[tuple[Spell, float | None]]:
+    """Each turn of the caller's after which the agent should speak, and when it begins to, or
+    None."""
     agents, users = turns_of(dialogue, AGENT), turns_of(dialogue, USER)
-    answered, gaps_s = [], []
+    found: list[tuple[Spell, float | None]] = []
     for number, turn in enumerate(users):
         next_s = users[number + 1].start_s if number + 1 < len(users) else dialogue.seconds
         right_s = [spell.start_s for spell in agents if turn.end_s <= spell.start_s < next_s]
-        if not right_s:
-            continue
-        until_s = min(next_s, max(turn.end_s, right_s[0]) + _ANSWER_S)
-        begins = [start_s for start_s, _ in speech if turn.end_s - _TOUCH_S <= start_s < until_s]
-        answered.append(bool(begins))
-        gaps_s += [begins[0] - turn.end_s] if begins else []
-    return tuple(answered), tuple(gaps_s)
+        if right_s:
+            until_s = min(next_s, max(turn.end_s, right_s[0]) + _ANSWER_S)
+            begins = (
+                start_s for start_s, _ in speech if turn.end_s - _TOUCH_S <= start_s < until_s
+            )
+            found.append((turn, next(begins, None)))
+    return found
 
 
 def _yields(

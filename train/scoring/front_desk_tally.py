@@ -8,13 +8,12 @@ from typing import Any
 from data.dialogue import AGENT, USER, Dialogue
 from data.scripts.domain import HANDOFF, Domain
 from train.conversation import Conversation, text_of
-from train.scoring.dialogue_score import matched, standing, turns_of
+from train.scoring.dialogue_score import answers, matched, standing, turns_of
 from train.scoring.dialogue_tally import Tally
 from train.scoring.text_normalizer import normalize
 
 _LEFT_S = 0.4  # of the caller's turn, at least, where a call could come before its end
 _WAITED_S = 0.6  # for a result, at most, before something is said
-_ANSWER_S = 3.0  # within which a turn is answered, from when that is right
 _TOUCH_S = 0.24  # by which a turn may begin before the caller's end
 _KEPT_S = 1.0  # for which the agent goes on after an aside
 
@@ -96,24 +95,16 @@ def _early(dialogue: Dialogue, conversation: Conversation) -> tuple[int, int]:
 def _gaps_s(dialogue: Dialogue, conversation: Conversation) -> tuple[float, ...]:
     """From each turn that is answered to the answer. Where a result comes first that is not said to
     be waited for, from it, but from 0.6 s after the turn's end at the latest."""
-    agents, users = turns_of(dialogue, AGENT), turns_of(dialogue, USER)
-    starts_s = [start_s for start_s, _ in conversation.speech()]
     gaps_s = []
-    for number, turn in enumerate(users):
-        next_s = users[number + 1].start_s if number + 1 < len(users) else dialogue.seconds
-        right_s = [spell.start_s for spell in agents if turn.end_s <= spell.start_s < next_s]
-        if not right_s:
-            continue
-        until_s = min(next_s, max(turn.end_s, right_s[0]) + _ANSWER_S)
-        begins = [start_s for start_s in starts_s if turn.end_s - _TOUCH_S <= start_s < until_s]
-        if begins:
+    for turn, begin_s in answers(dialogue, conversation.speech()):
+        if begin_s is not None:
             results_s = [
                 event.time_s
                 for event in conversation.events
-                if event.kind == "result" and turn.end_s < event.time_s <= begins[0]
+                if event.kind == "result" and turn.end_s < event.time_s <= begin_s
             ]
-            waited_s = min([*results_s[:1], turn.end_s + _WAITED_S]) if results_s else turn.end_s
-            gaps_s.append(begins[0] - waited_s)
+            waited_s = min(results_s[0], turn.end_s + _WAITED_S) if results_s else turn.end_s
+            gaps_s.append(begin_s - waited_s)
     return tuple(gaps_s)
 
 
