@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import random
 from collections import Counter
 from collections.abc import Sequence
 
@@ -290,6 +291,29 @@ def test_who_is_not_understood_twice_gets_a_human() -> None:
     assert acted(rules, "Zorp quibble and snark today") == [
         Do("handoff", 0, "", {"reason": "low_confidence"})
     ]
+
+
+def test_whatever_is_heard_has_an_answer() -> None:
+    """Texts of training with words left out and others put in, whatever came before."""
+    rng = random.Random(3)
+    single = load_suites("front_desk").suites["single"]
+    texts = [
+        step.turn.text
+        for number in range(60)
+        for step in single.script(number).steps
+        if isinstance(step, Said) and step.side == "user"
+    ]
+    words = " ".join(texts).split() + "no, sorry yes never mind one two 12 4819".split()
+    for number in range(60):
+        rules = manager()
+        for _ in range(6):
+            said = [word for word in rng.choice(texts).split() if rng.random() < 0.8]
+            said.insert(rng.randrange(len(said) + 1), rng.choice(words))
+            for act in rules.heard(" ".join(said)):
+                if isinstance(act, Do) and act.action in ("call", "revise"):
+                    result = Backend(DOMAIN, number).answer(act.tool, act.arguments).result
+                    rules.given(act.number, result)
+        assert len({one.number for one in rules.made}) == len(rules.made)
 
 
 def test_an_utterance_cut_in_two_is_understood_as_one() -> None:

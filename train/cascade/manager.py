@@ -204,8 +204,10 @@ class Manager:
             return [self.talk("cannot")]
         if request.missing:
             self.asking = request
-            phrasing = self.rng.choice(list(self.domain.ask[request.missing[0]]))
-            return [Say(turn_of(self.domain, phrasing, str).text)]
+            found = self.domain.ask.get(request.missing[0])
+            if not found:  # nobody asks for it
+                return [self.talk("unclear")]
+            return [Say(turn_of(self.domain, self.rng.choice(list(found)), str).text)]
         self.calls += 1
         made = Made(self.calls, request, True)
         self.made.append(made)
@@ -246,6 +248,7 @@ class Manager:
 
     def _failed(self, made: Made, error: str) -> list[Act]:
         self.made.remove(made)
+        self.confirming = None if self.confirming is made else self.confirming
         is_broken = error in ("unavailable", "timeout")
         self.failures = self.failures + 1 if is_broken else 0
         if self.failures > 1:
