@@ -170,7 +170,7 @@ def test_a_call_that_is_held_live_is_as_it_was(url: str) -> None:
         call = Action(0.8, "call", 1, steps[0][2], steps[0][3])
         result = Action(1.0, "result", 1, steps[0][2], {"status": name})
         role = json.dumps({"script": steps})
-        callers.append(Caller(name, audio, role, tools, (call, result), {}, 0.0))
+        callers.append(Caller(name, audio, role, tools, (call, result), tail_s=0.0))
     held = [*converse_live(url, callers, 2, Backend(load_domain("front_desk")))]
     assert [caller.name for caller, _ in held] == ["one", "two"]
     one, two = (conversation for _, conversation in held)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from data.dialogue import AGENT, Action
 from data.scripts.domain import HANDOFF
 from data.voices.utterance import SAMPLE_RATE_HZ, Word
 from model.frame import FRAME_S
-from model.tokens import SPECIAL_TOKENS, DialogueTokenizer
+from model.tokens import SPECIAL_TOKENS
 
 _WINDOW = SAMPLE_RATE_HZ // 50  # 20 ms, over which loudness is measured
 _LOUD = 10 ** (-45 / 20)  # root mean square of the quietest window that is speech
@@ -20,6 +20,18 @@ _CLICK_S = 0.06  # a shorter sound is no speech
 
 EventKind = Literal["opened", "made", "result"]
 Interval = tuple[float, float]
+
+
+class Tokens(Protocol):
+    """What the tokens of a text stream are read with."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Their text, a space before each word."""
+        ...
+
+    def id_of(self, token: str) -> int:
+        """The number of a special token."""
+        ...
 
 
 class Wait(NamedTuple):
@@ -96,7 +108,7 @@ class Calls:
         return Action(event.time_s, kind, number, tool, event.arguments, revises)
 
 
-def words_of(tokens: Sequence[int], tokenizer: DialogueTokenizer) -> tuple[Word, ...]:
+def words_of(tokens: Sequence[int], tokenizer: Tokens) -> tuple[Word, ...]:
     """A text stream, one token a frame, as words: from the frame of a word's first token to the end
     of that of its last one. What comes out of a frame is there when the frame has been heard."""
     silent = {tokenizer.id_of(token) for token in SPECIAL_TOKENS}

@@ -1,14 +1,17 @@
-"""A figure with its 95 % interval: bootstrap over items, seeded."""
+"""A figure with its 95 % interval: Wilson's for shares, else bootstrap over items, seeded."""
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 _RESAMPLES = 1_000
+_CLUSTER_RESAMPLES = 10_000
 _SEED = 20_261_122
 _PERCENTILES = (2.5, 97.5)
+_Z = 1.959964  # of the normal distribution, 95 % two-sided
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,34 @@ def median(values: ArrayLike, unit: str) -> Metric:
     rows = np.random.default_rng(_SEED).integers(0, len(items), (_RESAMPLES, len(items)))
     low, high = np.percentile(np.median(items[rows], 1), _PERCENTILES)
     return Metric(float(np.median(items)), float(low), float(high), len(items), unit)
+
+
+def wilson(successes: int, n: int, unit: str = "share") -> Metric:
+    """A share of `n` things that are right or wrong (Wilson 1927)."""
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} of {n}: must be 0 to n of at least 1")
+    share, per = successes / n, _Z**2 / n
+    middle = (share + per / 2) / (1 + per)
+    half = _Z / (1 + per) * math.sqrt(share * (1 - share) / n + per / (4 * n))
+    return Metric(share, max(middle - half, 0.0), min(middle + half, 1.0), n, unit)
+
+
+def percentile(values: ArrayLike, clusters: Sequence[Hashable], rank: float, unit: str) -> Metric:
+    """The smallest of the values that at least `rank` percent of them do not exceed; whole clusters
+    (values that have a cause in common) are resampled."""
+    items = np.asarray(values, np.float64)
+    if items.ndim != 1 or items.size == 0 or len(clusters) != items.size:
+        raise ValueError(
+            f"shape {items.shape}, {len(clusters)} clusters: must be [items > 0], each"
+        )
+    order = np.argsort(items)
+    ordered = items[order]
+    numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
+    of_item = np.array([numbers[clusters[place]] for place in order])
+    rng = np.random.default_rng(_SEED)
+    drawn = rng.multinomial(len(numbers), [1 / len(numbers)] * len(numbers), _CLUSTER_RESAMPLES)
+    counts = drawn[:, of_item].cumsum(1)  # [resamples, items]
+    places = (counts < rank / 100 * counts[:, -1:]).sum(1)
+    low, high = np.percentile(ordered[places], _PERCENTILES)
+    value = np.percentile(items, rank, method="inverted_cdf")
+    return Metric(float(value), float(low), float(high), items.size, unit)

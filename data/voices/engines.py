@@ -72,18 +72,25 @@ def _festival_of(process: int) -> subprocess.Popen[str]:
 
 
 def _run_festival(script: str) -> None:
-    """Raises RuntimeError where Festival ends; what fails within the script it only prints."""
+    """Starts Festival anew where it has ended since the last time. Raises RuntimeError where the
+    new one ends as well; what fails within the script it only prints."""
+    if not _is_run(script):
+        _festival_of.cache_clear()
+        if not _is_run(script):
+            _festival_of.cache_clear()
+            raise RuntimeError(f"festival ended at {script!r}")
+
+
+def _is_run(script: str) -> bool:
+    """Whether Festival still ran when it was done."""
     running = _festival_of(os.getpid())
     assert running.stdin is not None
     assert running.stdout is not None
     try:
         print(f'{script}\n(print "{_DONE}")\n(fflush nil)', file=running.stdin, flush=True)
-        is_done = any(_DONE in line for line in running.stdout)
+        return any(_DONE in line for line in running.stdout)
     except BrokenPipeError:
-        is_done = False
-    if not is_done:
-        _festival_of.cache_clear()
-        raise RuntimeError(f"festival ended at {script!r}")
+        return False
 
 
 def festival(text: str, voice: str) -> Utterance:

@@ -17,9 +17,14 @@ from data.scripts.backend import Backend
 from model.action_session import ActionEvent
 from model.agent import AgentFrame
 from model.frame import FRAME_S, FRAME_SIZE
-from model.tokens import DialogueTokenizer
-from train.conversation import Conversation, Event, Wait, words_of
-from train.scoring.patience import MOST_FRAMES, is_quiet, waits_of
+from train.conversation import Conversation, Event, Tokens, Wait, words_of
+from train.scoring.patience import (
+    MOST_CUE_FRAMES,
+    MOST_FRAMES,
+    is_quiet,
+    speaking_frames,
+    waits_of,
+)
 from train.tool_desk import ToolDesk
 
 _TAIL_S = 1.6  # after the caller's last sound, for an agent that is a little late
@@ -28,7 +33,10 @@ _TAIL_S = 1.6  # after the caller's last sound, for an agent that is a little la
 class Agent(Protocol):
     """What is talked to: `model.agent.Agent`, or a stand-in."""
 
-    tokenizer: DialogueTokenizer
+    @property
+    def tokenizer(self) -> Tokens:
+        """What reads its text streams."""
+        ...
 
     def init_state(self, batch: int) -> Any:
         """A fresh state of `batch` rows."""
@@ -52,7 +60,8 @@ class Agent(Protocol):
 @dataclass(frozen=True)
 class Caller:
     """One who calls: `audio` is float32 [T] at 24 kHz. `labels` say which results are to come.
-    `waits` are the frames before which he lets the agent finish, and for how many silent ones."""
+    `waits` are the frames before which he lets the agent finish, and for how many silent ones,
+    `cues` those before which he lets it begin, and how many of them it is to have spoken."""
 
     name: str
     audio: NDArray[np.float32]
@@ -60,6 +69,7 @@ class Caller:
     tools: Sequence[Mapping[str, Any]]
     labels: tuple[Action, ...] = ()
     waits: Mapping[int, int] = field(default_factory=dict)
+    cues: Mapping[int, int] = field(default_factory=dict)
     tail_s: float = _TAIL_S
 
     @property
@@ -107,14 +117,20 @@ class Playing:
         """His next frame [1920] after those of the agent's, silence while he waits and after his
         end."""
         own, said = self.own_frame, np.zeros(0, np.float32)
-        quiet = self.caller.waits.get(own, 0)
-        is_answering = not all(map(is_quiet, heard[len(heard) - quiet :]))
-        if is_answering and self.waited[own] < MOST_FRAMES:
+        if self._waits(own, heard):
             self.waited[own] += 1
         else:
             said = self.caller.audio[own * FRAME_SIZE : (own + 1) * FRAME_SIZE]
         self.pcm.append(np.pad(said, (0, FRAME_SIZE - len(said))))
         return self.pcm[-1]
+
+    def _waits(self, own: int, heard: Sequence[NDArray[np.float32]]) -> bool:
+        """Whether frame `own` of his is not to come yet."""
+        quiet, cue = self.caller.waits.get(own, 0), self.caller.cues.get(own, 0)
+        is_answering = not all(map(is_quiet, heard[len(heard) - quiet :]))
+        if is_answering and self.waited[own] < MOST_FRAMES:
+            return True
+        return bool(cue) and self.waited[own] < MOST_CUE_FRAMES and speaking_frames(heard) < cue
 
 
 @dataclass
@@ -167,7 +183,7 @@ class Session:
         if event.kind == "made":
             self.desk.made(event._replace(time_s=self.playing.own_frame * FRAME_S))
 
-    def conversation(self, tokenizer: DialogueTokenizer) -> Conversation:
+    def conversation(self, tokenizer: Tokens) -> Conversation:
         """All of it. The agent's frame is heard while the caller's next one is."""
         samples = len(self.pcm) * FRAME_SIZE
         audio = np.zeros((2, samples), np.float32)

@@ -69,15 +69,15 @@ def score(dialogue: Dialogue, performance: Performance) -> Score:
     """Judges a performance by the dialogue's labels."""
     wanted = standing(dialogue.actions)
     found = standing(performance.actions)
-    answers, gaps_s = _answers(dialogue, performance.speech)
+    answered = answers(dialogue, performance.speech)
     yielded, stops_s = _yields(dialogue, performance.speech)
-    matched = _matched(wanted, found)
+    pairs = matched(wanted, found)
     return Score(
         missing=(Counter(wanted.values()) - Counter(found.values())).total(),
         extra=(Counter(found.values()) - Counter(wanted.values())).total(),
-        need_s=tuple(right_s - need_s for need_s, right_s in matched),
-        answered=answers,
-        gaps_s=gaps_s,
+        need_s=tuple(right_s - need_s for need_s, right_s in pairs),
+        answered=tuple(begin_s is not None for _, begin_s in answered),
+        gaps_s=tuple(begin_s - turn.end_s for turn, begin_s in answered if begin_s is not None),
         yielded=yielded,
         stops_s=stops_s,
         kept=_keeps(dialogue, performance.speech),
@@ -106,8 +106,9 @@ def standing(actions: Sequence[Action]) -> dict[float, str]:
     return made | others
 
 
-def _matched(wanted: dict[float, str], found: dict[float, str]) -> list[tuple[float, float]]:
-    """(when it was right, when it was made) of each call that is right, first to first."""
+def matched(wanted: dict[float, str], found: dict[float, str]) -> list[tuple[float, float]]:
+    """(when it was right, when it was made) of each call that is right, first to first; both are
+    what `standing` tells."""
     pairs, left = [], sorted(found)
     for need_s in sorted(wanted):
         same = [time_s for time_s in left if found[time_s] == wanted[need_s]]
@@ -117,26 +118,26 @@ def _matched(wanted: dict[float, str], found: dict[float, str]) -> list[tuple[fl
     return pairs
 
 
-def _turns(dialogue: Dialogue, side: int) -> list[Spell]:
+def turns_of(dialogue: Dialogue, side: int) -> list[Spell]:
+    """One side's turns, without what is said aside."""
     return [s for s in dialogue.spells if s.side == side and s.manner == "turn"]
 
 
-def _answers(
-    dialogue: Dialogue, speech: Sequence[Interval]
-) -> tuple[tuple[bool, ...], tuple[float, ...]]:
-    """Whether the agent spoke after each turn of the caller's after which it should, and when."""
-    agents, users = _turns(dialogue, AGENT), _turns(dialogue, USER)
-    answered, gaps_s = [], []
+def answers(dialogue: Dialogue, speech: Sequence[Interval]) -> list[tuple[Spell, float | None]]:
+    """Each turn of the caller's after which the agent should speak, and when it begins to, or
+    None."""
+    agents, users = turns_of(dialogue, AGENT), turns_of(dialogue, USER)
+    found: list[tuple[Spell, float | None]] = []
     for number, turn in enumerate(users):
         next_s = users[number + 1].start_s if number + 1 < len(users) else dialogue.seconds
         right_s = [spell.start_s for spell in agents if turn.end_s <= spell.start_s < next_s]
-        if not right_s:
-            continue
-        until_s = min(next_s, max(turn.end_s, right_s[0]) + _ANSWER_S)
-        begins = [start_s for start_s, _ in speech if turn.end_s - _TOUCH_S <= start_s < until_s]
-        answered.append(bool(begins))
-        gaps_s += [begins[0] - turn.end_s] if begins else []
-    return tuple(answered), tuple(gaps_s)
+        if right_s:
+            until_s = min(next_s, max(turn.end_s, right_s[0]) + _ANSWER_S)
+            begins = (
+                start_s for start_s, _ in speech if turn.end_s - _TOUCH_S <= start_s < until_s
+            )
+            found.append((turn, next(begins, None)))
+    return found
 
 
 def _yields(
@@ -147,7 +148,7 @@ def _yields(
     Where it was silent by then, or had all but ended, there was nothing to yield.
     """
     yielded, stops_s = [], []
-    for turn in _turns(dialogue, USER):
+    for turn in turns_of(dialogue, USER):
         during = [(a, b) for a, b in speech if a < turn.start_s < b]
         for _, end_s in during:
             yielded.append(end_s - turn.start_s <= _YIELD_S)
@@ -161,7 +162,7 @@ def _keeps(dialogue: Dialogue, speech: Sequence[Interval]) -> tuple[bool, ...]:
     for aside in dialogue.spells:
         if aside.side != USER or aside.manner == "turn":
             continue
-        spoken = [s for s in _turns(dialogue, AGENT) if s.start_s < aside.start_s < s.end_s]
+        spoken = [s for s in turns_of(dialogue, AGENT) if s.start_s < aside.start_s < s.end_s]
         for spell in spoken:
             until_s = min(aside.start_s + _KEPT_S, spell.end_s)
             kept.append(any(a <= aside.start_s and b >= until_s for a, b in speech))
@@ -173,6 +174,6 @@ def _take_overs(dialogue: Dialogue, speech: Sequence[Interval]) -> int:
     return sum(
         1
         for start_s, end_s in speech
-        for turn in _turns(dialogue, USER)
+        for turn in turns_of(dialogue, USER)
         if turn.start_s + _TOUCH_S < start_s < turn.end_s - _TOUCH_S and end_s - start_s > _ASIDE_S
     )

@@ -2,10 +2,13 @@
 
 An agent may choose longer words than the script's, and a caller who spoke at the script's times
 would cut them off. So where he begins a turn he waits, and all that is to come comes later.
+
+What is to come while the agent speaks (an interruption, a word aside, a cough) may be cued by it:
+it waits for an agent that begins later than the script's.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +19,11 @@ from model.frame import FRAME_S
 from train.conversation import Wait
 
 MOST_FRAMES = 125  # that he waits: 10 s
+MOST_CUE_FRAMES = 60  # that what comes over the agent's words waits for them: 4.8 s
 _UNSAID_S = 1.5  # within which an interruption keeps the agent from a word
 _QUIET_FRAMES = 3  # of silence after which he surely comes in
+_CUE_FRAMES = 15  # of the agent's speech, at most, that something over it waits for: 1.2 s
+_BREATH_FRAMES = 5  # of silence, at most, within what it says
 _LOUD = 10 ** (-45 / 20)  # root mean square of a frame that is speech
 
 
@@ -39,6 +45,34 @@ def waits_of(dialogue: Dialogue) -> dict[int, int]:
             quiet = int((turn.start_s - max(spell.end_s for spell in begun)) / FRAME_S)
             waits[int(turn.start_s / FRAME_S)] = min(max(quiet, 1), _QUIET_FRAMES)
     return waits
+
+
+def cues_of(dialogue: Dialogue) -> dict[int, int]:
+    """The frames in which something on the caller's channel begins over the agent's words without
+    waiting for their end, and how many frames it must have been speaking by then: as in the script,
+    less two, but no more than 1.2 s."""
+    agents = [s for s in dialogue.spells if s.side == AGENT and s.manner == "turn"]
+    cues: dict[int, int] = {}
+    for over in dialogue.spells:
+        if over.side == AGENT or (over.manner == "turn" and not is_interruption(dialogue, over)):
+            continue
+        for spell in agents:
+            if spell.start_s < over.start_s < spell.end_s:
+                frames = int((over.start_s - spell.start_s) / FRAME_S) - 2
+                cues[int(over.start_s / FRAME_S)] = max(1, min(frames, _CUE_FRAMES))
+    return cues
+
+
+def speaking_frames(heard: Sequence[NDArray[np.float32]]) -> int:
+    """For how many of the last of the agent's frames [1920] it has been speaking; 0 where it is
+    silent, but for a breath."""
+    frames = last = 0
+    for number, frame in enumerate(reversed(heard), 1):
+        if not is_quiet(frame):
+            frames = last = number
+        elif number - last > _BREATH_FRAMES:
+            break
+    return frames
 
 
 def is_quiet(heard: NDArray[np.float32]) -> bool:
