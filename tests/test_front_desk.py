@@ -228,11 +228,15 @@ def test_what_is_said_into_silence_is_counted_a_minute() -> None:
     made = (Action(30.0, "call", 1, "faq", {"topic": "hours"}),)
     part = part_of(dialogue)._replace(pcm=pcm, actions=(), agent_words=(), user_words=())
     agent = LabelAgent([part, part._replace(actions=made)], tokenizer_of([dialogue]))
-    found = quiet_calls.figures(agent, "front_desk", 2, 2)
+
+    def hold(callers):
+        return converse(agent, callers, 2, Backend(DOMAIN))
+
+    found = quiet_calls.figures(hold, "front_desk", 2)
     assert found["silence_said_per_minute"].value == 2
     assert found["silence_said_most"].value == 2
     assert found["silence_calls"].value == 1
-    assert quiet_calls.figures(agent, "front_desk", 0, 2) == {}
+    assert quiet_calls.figures(hold, "front_desk", 0) == {}
 
 
 # The suite
@@ -322,6 +326,12 @@ def test_other_seeds_are_other_items_and_each_voice_says_each_scene() -> None:
 def test_a_suite_that_cannot_be_run_says_why(field: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FrontDeskSuite(**{**CONFIG, field: value})
+
+
+def test_a_server_that_does_not_answer_is_told_of() -> None:
+    suite = FrontDeskSuite(**{**CONFIG, "server": "http://127.0.0.1:9"})
+    with pytest.raises(ValueError, match=r"server is .*: does not answer"):
+        suite.check(Path("nano"))
 
 
 def test_the_suites_configuration_is_one() -> None:

@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -76,6 +76,9 @@ class Caller:
     def frames(self) -> int:
         """How many frames it takes, silence at the end included."""
         return -(-len(self.audio) // FRAME_SIZE) + round(self.tail_s / FRAME_S)
+
+
+Hold = Callable[[Iterable[Caller]], Iterator[tuple[Caller, Conversation]]]  # callers' calls
 
 
 def caller_of(dialogue: Dialogue) -> Caller:

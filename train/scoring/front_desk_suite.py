@@ -2,8 +2,10 @@
 
 import json
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ from train.intervals import Metric
 from train.report import Outcome
 from train.scoring import front_desk_figures, front_desk_picture, quiet_calls, recognizers
 from train.scoring.agent_voice import voice_figures
-from train.scoring.dialogue_loop import Agent, caller_of, converse
+from train.scoring.dialogue_loop import Agent, Hold, caller_of, converse
 from train.scoring.dialogue_suite import usable_voices
 from train.scoring.dialogue_tally import Spoken, tally
 from train.scoring.front_desk_tally import Judged, judge
+from train.scoring.live_loop import converse_live
 from train.scoring.patience import cues_of, delayed
 
 _CLEAN = "clean"  # the line that figures without a row are of
@@ -46,6 +49,7 @@ class FrontDeskSuite:
     cascades: tuple[int, ...]
     details: str | None = None
     picture: str | None = None
+    server: str | None = None
     kernels: Mode = "exact"
 
     def __post_init__(self) -> None:
@@ -74,9 +78,14 @@ class FrontDeskSuite:
 
     def check(self, checkpoint: Path) -> None:
         """Raises ValueError where `checkpoint` is no duplex model's directory, what a cascade needs
-        is not installed, or a file cannot be written."""
+        is not installed, the server does not answer, or a file cannot be written."""
         load_agent(checkpoint)
         self._cascades()
+        if self.server:
+            try:
+                urllib.request.urlopen(f"{self.server}/readyz").close()
+            except (OSError, ValueError) as error:
+                raise ValueError(f"server is {self.server!r}: does not answer ({error})") from error
         for name in ("details", "picture"):
             if path := getattr(self, name):
                 try:
@@ -117,10 +126,11 @@ class FrontDeskSuite:
         for prefix, agent in agents.items():
             began_s = time.monotonic()
             title = prefix.rstrip("_") or "checkpoint"
-            judged[prefix] = found = self._talk(agent, title, voices)
+            hold = self._held_with(agent)
+            judged[prefix] = found = self._talk(hold, title, voices)
             notes.append(f"{title}: {len(found)} dialogues in {time.monotonic() - began_s:.0f} s")
             own = self._figures(found)
-            own |= quiet_calls.figures(agent, self.domain, self.quiet_minutes, self.batch)
+            own |= quiet_calls.figures(hold, self.domain, self.quiet_minutes)
             lines = [line for one in found for line in one.tally.lines]
             if self.heard_lines and lines:
                 through = codec if prefix == "" else None
@@ -170,13 +180,20 @@ class FrontDeskSuite:
             ).items()
         }
 
-    def _talk(self, agent: Agent, title: str, voices: Mapping[str, Sequence[str]]) -> list[Judged]:
+    def _held_with(self, agent: Agent) -> Hold:
+        """How an agent is called: here, or the first one by its server."""
+        backend = Backend(load_domain(self.domain))
+        if self.server and not isinstance(agent, Cascade):
+            return partial(converse_live, self.server, at_once=self.batch, backend=backend)
+        return lambda callers: converse(agent, callers, self.batch, backend)
+
+    def _talk(self, hold: Hold, title: str, voices: Mapping[str, Sequence[str]]) -> list[Judged]:
         """The conversations of all rows; of each only the lines that are to be recognised stay."""
         judged: list[Judged] = []
         count = sum(len(self.rows[row]["suites"]) for row in voices) * self.dialogues * self.seeds
         with tqdm(total=count, desc=title, unit="dialogue") as bar:
             for row, speaking in voices.items():
-                for one in self._row(agent, row, speaking):
+                for one in self._row(hold, row, speaking):
                     lines = self._chosen(one, count, len(judged))
                     one = replace(one, tally=replace(one.tally, lines=lines))
                     judged.append(one)
@@ -184,7 +201,7 @@ class FrontDeskSuite:
                     bar.update()
         return judged
 
-    def _row(self, agent: Agent, row: str, voices: Sequence[str]) -> Iterator[Judged]:
+    def _row(self, hold: Hold, row: str, voices: Sequence[str]) -> Iterator[Judged]:
         domain = load_domain(self.domain)
         going_on: dict[str, tuple[str, Dialogue]] = {}
 
@@ -193,7 +210,7 @@ class FrontDeskSuite:
                 going_on[dialogue.name] = suite, dialogue
                 yield replace(caller_of(dialogue), cues=cues_of(dialogue))
 
-        for caller, conversation in converse(agent, callers(), self.batch, Backend(domain)):
+        for caller, conversation in hold(callers()):
             suite, dialogue = going_on.pop(caller.name)
             dialogue = delayed(dialogue, conversation.waits)
             counted = tally(domain, dialogue, conversation)

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from data.scripts.backend import Backend, prompts
-from data.scripts.domain import load_domain
+from data.scripts.backend import prompts
 from data.sounds import music, room_noise
 from data.voices.utterance import SAMPLE_RATE_HZ
 from train import intervals
 from train.conversation import Conversation
 from train.intervals import Metric
-from train.scoring.dialogue_loop import Agent, Caller, converse
+from train.scoring.dialogue_loop import Caller, Hold
 
 _MINUTE_S = 60
 _GREETING_S = 3.0  # what begins earlier is the greeting
@@ -50,12 +49,11 @@ def sayings(conversation: Conversation) -> int:
     return count
 
 
-def figures(agent: Agent, domain: str, minutes: int, batch: int) -> dict[str, Metric]:
+def figures(hold: Hold, domain: str, minutes: int) -> dict[str, Metric]:
     """How often something is said, a minute and in the worst one, and calls and hand-offs."""
     if not minutes:
         return {}
-    backend = Backend(load_domain(domain))
-    found = [one for _, one in converse(agent, callers(domain, minutes), batch, backend)]
+    found = [one for _, one in hold(callers(domain, minutes))]
     said = [sayings(conversation) for conversation in found]
     acts = [
         event
