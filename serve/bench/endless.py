@@ -22,6 +22,9 @@ from train.report import Outcome
 _DOMAIN = "front_desk"
 _NAME = "endless"
 _SILENCE_FRAMES = 75  # between two of his calls, in which the agent answers
+_FULL_FRAMES = (
+    2000  # after which nano's window (1,500 positions) is full: until then a call gets slower
+)
 
 
 class _Call:
@@ -87,9 +90,9 @@ class Endless:
 
     def measure(self, checkpoint: str, threads: int, speech: str) -> Outcome:
         """Growth of memory from the second tenth to the end; by how much longer the last tenth's
-        frames take than those of a call that has just begun; the share of the recordings after the
-        first in which the same was called as in the first; of those of the last tenth the share in
-        which anything was called, and whether something was and all of it is valid."""
+        frames take than those of a call whose window has just filled; the share of the recordings
+        after the first in which the same was called as in the first; of those of the last tenth the
+        share in which anything was called, and whether something was and all of it is valid."""
         sound = read_speech(speech)
         turn = np.concatenate([sound, np.zeros((_SILENCE_FRAMES, sound.shape[1]), sound.dtype)])
         metrics, notes = {}, []
@@ -100,13 +103,13 @@ class Endless:
                 EngineProcess(checkpoint, threads, slots=1) as other,
             ):
                 old = _Call(engine, turn)
-                alone = (frames - frames // 10) // len(turn) * len(turn)
+                alone = max(frames - frames // 10 - _FULL_FRAMES, 0) // len(turn) * len(turn)
                 _talk([old], alone, is_paced=bool(kind))
                 young = _Call(other, turn)  # who says the same at the same time
                 _talk([old, young], frames - alone, is_paced=bool(kind))
                 old.end()
                 young.end()
-            metrics |= _figures(old, young, f"{_NAME}_{kind}")
+            metrics |= _figures(old, young, frames // 10, f"{_NAME}_{kind}")
             notes.append(f"{_NAME}, {minutes} minutes: the first time it called {old.made[0]}")
         return Outcome(metrics, notes=(*notes,))
 
@@ -122,9 +125,8 @@ def _talk(calls: Sequence[_Call], frames: int, is_paced: bool) -> None:
             call.say()
 
 
-def _figures(old: _Call, young: _Call, prefix: str) -> dict[str, Metric]:
-    settled = len(young.took_s) // 2  # until then the young call's window is not full
-    round_growth = np.median(old.took_s[-settled:]) / np.median(young.took_s[-settled:]) - 1
+def _figures(old: _Call, young: _Call, tenth: int, prefix: str) -> dict[str, Metric]:
+    round_growth = np.median(old.took_s[-tenth:]) / np.median(young.took_s[-tenth:]) - 1
     memory_growth = old.memory[-1] / old.memory[len(old.memory) // 5] - 1
     again = old.made[1:-1] or old.made  # the last one may be cut off
     same = sum(made == old.made[0] for made in again) / len(again)
@@ -132,7 +134,7 @@ def _figures(old: _Call, young: _Call, prefix: str) -> dict[str, Metric]:
     valid = [is_valid for calls in last for is_valid in calls]
     return {
         f"{prefix}memory_growth": exact(memory_growth, len(old.memory), "share"),
-        f"{prefix}round_growth": exact(round_growth, settled, "share"),
+        f"{prefix}round_growth": exact(round_growth, tenth, "share"),
         f"{prefix}same_calls": exact(same, len(again), "share"),
         f"{prefix}calls_at_end": exact(sum(map(bool, last)) / len(last), len(last), "share"),
         f"{prefix}valid_at_end": exact(bool(valid) and all(valid), len(valid), "truth"),
