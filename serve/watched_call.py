@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
 from data.dialogue import AGENT, USER
 from data.scripts.domain import HANDOFF
@@ -24,6 +25,7 @@ from model.frame import FLOORS, FRAME_S, FRAME_SIZE
 from train.conversation import Conversation, Event
 
 _WAIT_S = 10.0  # for an answer of the server's
+_ATTEMPTS = 10  # to be let in
 _LARGEST = 2**15
 _UNMADE = {"draft", "cancelled"}  # states in which nothing is known of a call, or nobody wants it
 
@@ -158,27 +160,41 @@ async def hold(
     has it. Where this client runs tools, `results` gives what they brought since it was last asked,
     by the ids of their calls.
 
-    Raises RuntimeError where the server ends it, or does not answer.
+    Raises RuntimeError where the server ends it, does not answer, or goes on to refuse it.
     """
     watched = WatchedCall(name, onlooker)
     address = "ws" + url.removeprefix("http")
-    async with connect(f"{address}/console/feed", max_size=None) as feed:
-        async with connect(f"{address}/v1/realtime", max_size=None) as socket:
-            created = await _until(socket, "session.created")
-            session_id = created["session"]["id"]
+    async with await _let_in(f"{address}/v1/realtime") as socket:
+        created = await _until(socket, "session.created")
+        session_id = created["session"]["id"]
+        if session:
+            await _send(socket, type="session.update", session={"type": "realtime", **session})
+            await _until(socket, "session.updated")
+        async with connect(f"{address}/console/feed", max_size=None) as feed:
             await _send(feed, type="watch", session_id=session_id)
-            if session:
-                await _send(socket, type="session.update", session={"type": "realtime", **session})
-                await _until(socket, "session.updated")
             listening = asyncio.create_task(_listen(feed, session_id, watched.told))
             reading = asyncio.create_task(_pass_over(socket))
             try:
                 await _talk(socket, caller, watched, results)
             finally:
                 reading.cancel()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(listening, _WAIT_S)
+            await socket.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(listening, _WAIT_S)
     return watched
+
+
+async def _let_in(address: str) -> ClientConnection:
+    """Tries again where the server says when."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return await connect(address, max_size=None)
+        except InvalidStatus as refused:
+            why = refused.response
+            if "Retry-After" not in why.headers:
+                break
+            await asyncio.sleep(float(why.headers["Retry-After"]))
+    raise RuntimeError(f"the server refuses: {(why.body or b'').decode()}")
 
 
 async def _talk(
