@@ -63,7 +63,7 @@ voices: setup ## fetch Kokoro and Whisper into the cache (to make data; tests do
 TRAIN = $(BIN)/python -m train.run experiment=$(1) \
 	resume=$$(test -e runs/$(1)/checkpoints/last.ckpt && echo true || echo false)
 
-train-nano: voices ## speak the data, train and score a model like nano, into runs/nano_made: most of a day on two CPU cores
+train-nano: voices ## speak the data, train and score a model like nano, into runs/nano_made: many hours on two CPU cores
 	$(BIN)/python -m data.synthesize experiment=front_desk hours=65
 	$(BIN)/python -m data.synthesize experiment=dictation hours=59
 	$(BIN)/python -m data.synthesize experiment=monologues hours=1

@@ -172,6 +172,7 @@ async def hold(
             await _until(socket, "session.updated")
         async with connect(f"{address}/console/feed", max_size=None) as feed:
             await _send(feed, type="watch", session_id=session_id)
+            await (await feed.ping())  # it has come: from the first frame on, all are told
             listening = asyncio.create_task(_listen(feed, session_id, watched.told))
             reading = asyncio.create_task(_pass_over(socket))
             try:

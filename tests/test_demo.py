@@ -1,5 +1,6 @@
 """The demo's caller, what is made of his call, and calls that are held live, at a real server."""
 
+import asyncio
 import io
 import json
 import subprocess
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 from scripted_server import scripted_server
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from data.dialogue import AGENT, USER, Action
 from data.scripts.backend import Backend
 from data.scripts.domain import load_domain
 from data.voices.utterance import SAMPLE_RATE_HZ, Utterance, Word
 from model.frame import FRAME_S, FRAME_SIZE
+from serve import watched_call
 from serve.demo.figures import line_figures, table
 from serve.demo.screen import Screen
 from serve.demo.script import CallScript, Line, ScriptedCaller, read_script
@@ -174,8 +178,9 @@ def test_a_call_that_is_held_live_is_as_it_was(url: str) -> None:
     held = [*converse_live(url, callers, 2, Backend(load_domain("front_desk")))]
     assert [caller.name for caller, _ in held] == ["one", "two"]
     one, two = (conversation for _, conversation in held)
-    assert one.audio.shape == (2, 60 * FRAME_SIZE)
-    np.testing.assert_allclose(one.audio[USER], audio, atol=2**-14)
+    loud = np.flatnonzero(one.audio[USER].reshape(-1, FRAME_SIZE)[:, 0] > 0.2)
+    assert len(loud) == 10  # all that he said; silence is heard where a busy machine sends late
+    assert len(one.floor) >= 60
     assert [(e.kind, e.action) for e in one.events] == [
         ("opened", "call"), ("made", "call"), ("result", "result"),
     ]  # fmt: skip
@@ -186,8 +191,33 @@ def test_a_call_that_is_held_live_is_as_it_was(url: str) -> None:
     ]  # fmt: skip
     assert two.events[2].time_s >= 40 * FRAME_S
     assert two.events[-1].arguments == {"status": "two"}
-    assert {*np.flatnonzero(one.floor == 2)} == {*range(20, 30)}  # of the caller
+    assert np.flatnonzero(one.floor == 2).tolist() == loud.tolist()  # the caller's
     assert np.abs(one.audio[AGENT]).max() > 0.1  # the agent spoke of the result
+
+
+def test_a_caller_who_is_refused_comes_again_when_he_is_told_to() -> None:
+    waits = ["0", "0"]  # of the first two answers
+
+    def refuse(connection: ServerConnection, request: Request) -> Response | None:
+        response = connection.respond(503, "no room")
+        if not waits:
+            return response if request.path == "/full" else None
+        response.headers["Retry-After"] = waits.pop()
+        return response
+
+    async def come() -> None:
+        async def hear(socket: ServerConnection) -> None:
+            await socket.send("hello")
+
+        async with serve(hear, "127.0.0.1", 0, process_request=refuse) as server:
+            at = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with await watched_call._let_in(at) as socket:
+                assert await socket.recv() == "hello"
+            with pytest.raises(RuntimeError, match="the server refuses: no room"):
+                await watched_call._let_in(f"{at}/full")
+
+    asyncio.run(come())
+    assert not waits
 
 
 def test_the_demo_leaves_a_call(url: str, tmp_path: Path) -> None:
