@@ -156,6 +156,7 @@ def test_phone_labels_name_the_phone_in_the_middle_of_a_step() -> None:
 
 def test_ipa_reads_the_longest_symbol_first() -> None:
     assert [phone for phone, _, _ in from_ipa("dʒˈoʊnː")] == ["JH", "SIL", "OW", "N"]
+    assert from_ipa("oʊn") == [("OW", 0, 2), ("N", 2, 3)]
 
 
 def test_codebook_follows_its_inputs_and_revives_dead_codes() -> None:

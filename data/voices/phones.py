@@ -46,7 +46,8 @@ def from_ipa(text: str) -> list[tuple[str, int, int]]:
     found: list[tuple[str, int, int]] = []
     position = 0
     while position < len(text):
-        size = next((n for n in (3, 2, 1) if text[position : position + n] in _IPA), 0)
+        longest = min(3, len(text) - position)
+        size = next((n for n in range(longest, 0, -1) if text[position : position + n] in _IPA), 0)
         if size:
             found.append((_IPA[text[position : position + size]], position, position + size))
         elif text[position] in "ˈˌ" or not found or text[position] not in "ːʲ̩":
