@@ -143,11 +143,9 @@ def turn_of(position: Tensor, head_dim: int, period: float) -> Turn:
 
 def rotate(x: Tensor, turn: Turn) -> Tensor:
     """Turns the channel pairs (2i, 2i + 1) of x [B, T, heads, D]."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack(
-        [even * turn.cosine - odd * turn.sine, even * turn.sine + odd * turn.cosine], dim=-1
-    )
-    return turned.flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+    turned = pairs * torch.complex(turn.cosine, turn.sine)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
 def visible_from(position: Tensor, seen: Tensor, config: AttentionConfig) -> Tensor:

@@ -15,7 +15,7 @@ from model.attention import AttentionState, packing_of
 from model.depth import DepthConfig, DepthTransformer
 from model.frame import FLOORS
 from model.ops import kept, kernels_for, linear, packed
-from model.pointer import Pointed, Pointer, mix, mixed_target
+from model.pointer import Pointed, Pointer, log_probability, mix, mixed_target
 from model.streaming import State
 from model.transformer import Transformer, TransformerConfig, TransformerState
 
@@ -198,7 +198,7 @@ class DuplexModel(nn.Module):
         logits = self.logits(outputs.hidden, stream)
         if stream in outputs.pointed:
             return mixed_target(logits, outputs.pointed[stream], self._copied(stream), target)
-        return logits.gather(2, target[..., None])[..., 0] - logits.logsumexp(dim=-1)
+        return log_probability(logits, target)
 
     def logits(self, hidden: Tensor, stream: Stream) -> Tensor:
         """Of naming a stream's next token, hidden [..., dim] -> float32 [..., vocabulary]."""

@@ -66,6 +66,7 @@ class Pointer(nn.Module):
         position = torch.arange(x.shape[1], device=x.device)[None]  # [1, T]
         if state is None:
             visible = packing.visible if packing else visible_from(position, position, self.config)
+            key, sources, visible = _only_sources(key, sources, visible)
         else:
             position = position + state.position[:, None]  # [B, T]
             seen = seen_at(position, self.config)
@@ -102,6 +103,24 @@ class Pointer(nn.Module):
         return Pointed(weights[:, None], sources, gate[:, None])
 
 
+def _only_sources(key: Tensor, sources: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys, sources and what is visible without those places that hold no source: in training most
+    of them. Rows that have fewer than another are filled up with empty ones."""
+    is_source = sources > 0
+    count = int(is_source.sum(dim=1).max())
+    places = is_source.byte().argsort(dim=1, descending=True, stable=True)[:, :count]  # [B, S]
+    key = key.gather(1, places[..., None].expand(-1, -1, key.shape[2]))
+    visible = visible.expand(len(places), -1, -1)
+    visible = visible.gather(2, places[:, None].expand(-1, visible.shape[1], -1))
+    return key, sources.gather(1, places), visible
+
+
+def log_probability(logits: Tensor, target: Tensor) -> Tensor:
+    """Of the tokens target int64 [B, T] by logits [B, T, V]: [B, T]."""
+    losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
+    return -losses.view_as(target)
+
+
 def mix(logits: Tensor, pointed: Pointed, copy_targets: Tensor) -> Tensor:
     """Log-probabilities [B, T, V] of naming (logits [B, T, V]) and copying together.
 
@@ -119,7 +138,7 @@ def mixed_target(logits: Tensor, pointed: Pointed, copy_targets: Tensor, target:
     targets = copy_targets[(pointed.sources - 1).clamp(min=0)]  # [B, S]
     is_right = targets[:, None] == target[..., None]  # [B, T, S]
     copied = (pointed.weights * is_right).sum(dim=-1)
-    named = logits.gather(2, target[..., None])[..., 0] - logits.logsumexp(dim=-1)
+    named = log_probability(logits, target)
     # A copy that can't be right has no gradient that is finite: kept off the logarithm.
     copied = copied.clamp(min=1e-30).log()
     return torch.logaddexp(F.logsigmoid(-pointed.gate) + named, F.logsigmoid(pointed.gate) + copied)
