@@ -41,7 +41,7 @@ def _text(experiment: str) -> str:
 # What has a module is trained, what has a corpus has data to be made.
 TRAINED = [name for name in EXPERIMENTS if re.search("^module:", _text(name), re.M)]
 SPOKEN = [name for name in EXPERIMENTS if "/corpus:" in _text(name)]
-CALLS = [name for name in EXPERIMENTS if name.startswith("front_desk")]
+CALLS = [name for name in EXPERIMENTS if name.startswith(("front_desk", "dictation"))]
 
 
 def _python_files(*folders: str) -> list[Path]:
@@ -238,7 +238,8 @@ def test_data_card_lists_the_codecs_corpus() -> None:
 def test_data_card_lists_who_talks(name: str) -> None:
     config = instantiate(_composed("synthesize", name).corpus, _convert_="object")
     card = (ROOT / "docs" / "data-card.md").read_text()
-    for voice in (*config.agent_voices, *config.user_voices, *config.heldout_voices):
+    agent_voices = getattr(config, "agent_voices", ())  # nobody answers who reads
+    for voice in (*agent_voices, *config.user_voices, *config.heldout_voices):
         assert f"`{voice}`" in card, f"docs/data-card.md does not name {voice}"
 
 
