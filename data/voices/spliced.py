@@ -18,8 +18,12 @@ _LOUDEST = 0.98
 Audio = NDArray[np.float32]
 
 
-def bare(word: str) -> str:
-    """A written word as `recordings.RECORDED_WORDS` has it."""
+def is_recorded(word: str) -> bool:
+    """Whether there is a recording of a written word."""
+    return _bare(word) in recordings.RECORDED_WORDS
+
+
+def _bare(word: str) -> str:
     return word.strip(".,;:!?").lower()
 
 
@@ -27,7 +31,7 @@ def with_recordings(utterance: Utterance) -> Utterance:
     """The phrase with each word that is recorded said by the recording, as loud on the whole as
     what it replaces. Raises FileNotFoundError where the recordings are not installed."""
     recorded = recordings.recorded_words()
-    hers = {n: recorded.get(bare(word.text)) for n, word in enumerate(utterance.words)}
+    hers = {n: recorded.get(_bare(word.text)) for n, word in enumerate(utterance.words)}
     hers = {n: audio for n, audio in hers.items() if audio is not None}
     if not hers:
         return utterance
