@@ -34,8 +34,8 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 DOMAIN = load_domain("front_desk")
 ITEMS = (
     ("single", 1), ("chained", 0), ("correction", 0), ("no_call", 0), ("turn_end", 0),
-    ("turn_end", 3), ("pause", 1), ("listening", 0), ("barge_in", 0), ("backchannel", 0), ("tic", 1),
-    ("side_talk", 0), ("noise", 0), ("urgency", 0), ("undeclared", 0),
+    ("turn_end", 3), ("pause", 1), ("listening", 0), ("barge_in", 0), ("backchannel", 0),
+    ("tic", 1), ("side_talk", 0), ("noise", 0), ("urgency", 0), ("undeclared", 0),
 )  # fmt: skip
 
 
@@ -132,7 +132,8 @@ def test_the_labels_agent_has_every_figure_right() -> None:
     ):  # fmt: skip
         assert perfect()[name] == 1, name
     for name in (
-        "false_call_rate", "pause_takeover", "pause_begun", "listening_takeover", "undeclared_calls",
+        "false_call_rate", "pause_takeover", "pause_begun", "listening_takeover",
+        "undeclared_calls",
     ):  # fmt: skip
         assert perfect()[name] == 0, name
     assert 1 < perfect()["own_backchannels_per_minute"] < 60
@@ -236,7 +237,10 @@ def forgets_its_name(suite: str, dialogue: Dialogue, part: Part) -> Part:
             {f"{kind}_selectivity" for kind in ("backchannel", "tic", "side_talk", "noise")},
         ),
         (says_in_pauses, {"pause_begun"}),
-        (takes_over, {"listening_takeover", "own_backchannel_share", "own_backchannels_per_minute"}),
+        (
+            takes_over,
+            {"listening_takeover", "own_backchannel_share", "own_backchannels_per_minute"},
+        ),
         (only_listens, {"own_backchannel_share", "own_backchannels_per_minute"}),
         (forgets_its_name, {"role_names_right"}),
     ],

@@ -11,6 +11,7 @@ from data.dialogue import USER
 from data.ingest.align import align
 from data.line import Line
 from data.scripts.script import Said
+from data.scripts.spoken import number
 from data.suites.suite import load_suites
 from data.voices import SAMPLE_RATE_HZ, Utterance, Word, say
 from data.voices.spliced import is_recorded, with_recordings
@@ -57,7 +58,7 @@ def test_a_cut_is_where_the_aligner_hears_its_word() -> None:
         texts = dict(line.strip().split(": ", 1) for line in lines if ": " in line[:60])
     for word, (name, from_s, to_s) in recordings._CUTS.items():
         heard = align(texts[name], recordings._prompt(name))
-        figure = str("zero one two three four five six seven eight nine".split().index(word))
+        figure = next(str(n) for n in range(10) if number(n) == word)
         assert any(
             found.text.strip(",.") == figure
             and found.start_s == pytest.approx(from_s, abs=0.011)
@@ -121,8 +122,8 @@ def test_a_persons_items_are_those_whose_numbers_are_all_recorded() -> None:
     assert 90 <= len(items) < suite.items
     assert [*suite.items_for(["flite:awb"])] == [*range(suite.items)]
     numbers = {"order_id", "account_id", "phone", "time"}
-    for number in items:
-        steps = [s for s in suite.script(number).steps if isinstance(s, Said) and s.side == "user"]
+    for item in items:
+        steps = [s for s in suite.script(item).steps if isinstance(s, Said) and s.side == "user"]
         said = [p.text for step in steps for p in step.turn.pieces if p.slot in numbers]
         assert said
         assert all(map(is_recorded, said))
@@ -130,8 +131,8 @@ def test_a_persons_items_are_those_whose_numbers_are_all_recorded() -> None:
 
 def test_a_call_is_right_once_the_last_recorded_digit_is_said() -> None:
     suite, (voice,) = SUITES.suites["single"], SUITES.voices["human"]
-    number = next(n for n in suite.items_for([voice]) if "order_status" in suite.script(n).tools)
-    dialogue = suite.dialogue(number, [voice], "silent", Line())
+    item = next(n for n in suite.items_for([voice]) if "order_status" in suite.script(n).tools)
+    dialogue = suite.dialogue(item, [voice], "silent", Line())
     assert "Asterisk" in dialogue.licence
     known_s = {t for a in dialogue.actions for name, t in a.known_s.items() if name != "topic"}
     assert known_s
