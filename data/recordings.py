@@ -6,18 +6,23 @@ BSD) is for tests only; hold music (asterisk-moh-opsound-g722, CC-BY-SA-3.0) is 
 `make setup` installs them.
 """
 
+import calendar
+import functools
 import gzip
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.scripts.spoken import number
 from data.sentences import Split
 from data.voices.engines import read_24khz
-from data.voices.utterance import at_24khz
+from data.voices.utterance import SAMPLE_RATE_HZ, at_24khz
+from data.voices.words import sounding
 
 _SOUNDS = Path("/usr/share/asterisk/sounds")
 _ENGLISH = "en_US_f_Allison"
@@ -26,6 +31,17 @@ _TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 _SPHINX = Path("/usr/share/pocketsphinx/test/data")
 _MUSIC = Path("/usr/share/asterisk/moh")
 _MIN_TEST_WORDS = 4
+_NUMBERS = {number(n): f"digits/{n}" for n in (*range(20), *range(20, 100, 10))}
+_DAYS = {name.lower(): f"digits/day-{(n + 1) % 7}" for n, name in enumerate(calendar.day_name)}
+_OTHERS = {"oh": "digits/oh", "o'clock": "digits/oclock", "tomorrow": "digits/tomorrow"}
+# Digits of the training half, cut out of prompts of the test half: from, to in seconds, as
+# data/ingest/align.py hears them.
+_CUTS = {
+    "zero": ("dictate/forhelp", 0.50, 0.94),
+    "two": ("dictate/play_help", 3.05, 3.45),
+    "eight": ("dictate/record_help", 3.23, 3.69),
+    "nine": ("dir-multi9", 0.43, 0.84),
+}
 
 
 class Recording(NamedTuple):
@@ -77,6 +93,30 @@ def test_recordings() -> list[Recording]:
     """Transcribed speech never trained on: Allison's other half (prompts of 4 words and more) and
     pocketsphinx's read speech."""
     return [*_test_prompts(), *_sphinx_recordings()]
+
+
+def _is_for_tests(prompt: str) -> bool:
+    return half_of(f"{prompt.rpartition('/')[2]}.g722") == "test"
+
+
+_PROMPTS = {w: name for w, name in (_NUMBERS | _DAYS | _OTHERS).items() if _is_for_tests(name)}
+RECORDED_WORDS = frozenset({*_PROMPTS, *_CUTS})  # that `recorded_words` has
+
+
+@functools.cache
+def recorded_words() -> Mapping[str, NDArray[np.float32]]:
+    """Numbers and days as Allison says them in the test half, by the word in small letters: float32
+    [T] at 24 kHz, without silence around. Raises FileNotFoundError where they are not installed."""
+    whole = {word: sounding(_prompt(name))[1] for word, name in _PROMPTS.items()}
+    cuts = {
+        word: _prompt(name)[round(from_s * SAMPLE_RATE_HZ) : round(to_s * SAMPLE_RATE_HZ)]
+        for word, (name, from_s, to_s) in _CUTS.items()
+    }
+    return whole | cuts
+
+
+def _prompt(name: str) -> NDArray[np.float32]:
+    return read(_SOUNDS / _ENGLISH / f"{name}.g722")
 
 
 def _test_prompts() -> list[Recording]:

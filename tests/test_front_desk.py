@@ -34,8 +34,8 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 DOMAIN = load_domain("front_desk")
 ITEMS = (
     ("single", 1), ("chained", 0), ("correction", 0), ("no_call", 0), ("turn_end", 0),
-    ("turn_end", 3), ("pause", 1), ("barge_in", 0), ("backchannel", 0), ("tic", 1),
-    ("side_talk", 0), ("noise", 0), ("urgency", 0), ("undeclared", 0),
+    ("turn_end", 3), ("pause", 1), ("listening", 0), ("barge_in", 0), ("backchannel", 0),
+    ("tic", 1), ("side_talk", 0), ("noise", 0), ("urgency", 0), ("undeclared", 0),
 )  # fmt: skip
 
 
@@ -63,6 +63,20 @@ def test_percentiles_resample_clusters() -> None:
     assert intervals.percentile([3, 1, 2], "abc", 95, "ms").value == 3
     with pytest.raises(ValueError, match="2 clusters"):
         intervals.percentile([1, 2, 3], "ab", 50, "ms")
+
+
+def test_what_has_a_cause_in_common_tells_less() -> None:
+    once = intervals.clustered_share([1] * 16 + [0] * 4, [1] * 20)
+    assert once == intervals.wilson(16, 20)
+    thrice = intervals.clustered_share([3] * 16 + [0] * 4, [3] * 20)
+    assert (thrice.low, thrice.high, thrice.n) == (once.low, once.high, 60), "seeds that agree"
+    mixed = intervals.clustered_share([3, 2, 2, 3, 2] * 4, [3] * 20)
+    assert mixed == intervals.wilson(48, 60), "seeds that have no more in common than others"
+    between = intervals.clustered_share([3] * 14 + [1] * 6, [3] * 20)
+    assert width(intervals.wilson(48, 60)) < width(between) < width(once)
+    assert intervals.clustered_share([3] * 20, [3] * 20).low == intervals.wilson(20, 20).low
+    with pytest.raises(ValueError, match="must be the same"):
+        intervals.clustered_share([1], [1, 2])
 
 
 def width(metric: intervals.Metric) -> float:
@@ -114,10 +128,15 @@ def test_the_labels_agent_has_every_figure_right() -> None:
         "call_f1", "call_args_exact", "correction_pass", "early_call_share", "turn_answered",
         "bargein_yield", "backchannel_selectivity", "tic_selectivity", "side_talk_selectivity",
         "noise_selectivity", "urgency_accuracy", "role_names_right", "reply_slots_right",
+        "own_backchannel_share",
     ):  # fmt: skip
         assert perfect()[name] == 1, name
-    for name in ("false_call_rate", "pause_takeover", "pause_begun", "undeclared_calls"):
+    for name in (
+        "false_call_rate", "pause_takeover", "pause_begun", "listening_takeover",
+        "undeclared_calls",
+    ):  # fmt: skip
         assert perfect()[name] == 0, name
+    assert 1 < perfect()["own_backchannels_per_minute"] < 60
     assert 0 <= perfect()["need_to_call_ms_p95"] <= 80
     assert 160 <= perfect()["turn_gap_ms_p50"] <= 500
     assert perfect()["turn_gap_ms_p50"] <= perfect()["answer_gap_ms_p50"]
@@ -176,12 +195,25 @@ def silenced(suite: str, dialogue: Dialogue, part: Part) -> Part:
 
 
 def says_in_pauses(suite: str, dialogue: Dialogue, part: Part) -> Part:
-    """Half a second, in the middle of a turn."""
+    return _says_within("pause", 0.5, suite, dialogue, part)
+
+
+def takes_over(suite: str, dialogue: Dialogue, part: Part) -> Part:
+    return _says_within("listening", 1.5, suite, dialogue, part)
+
+
+def only_listens(suite: str, dialogue: Dialogue, part: Part) -> Part:
+    return _says_within("listening", 0, suite, dialogue, part)
+
+
+def _says_within(where: str, seconds: float, suite: str, dialogue: Dialogue, part: Part) -> Part:
+    """Only that, from a third of the caller's first turn on."""
     pcm = part.pcm.copy()
     turn = next(s for s in dialogue.spells if s.side == USER)
-    if suite == "pause":
-        middle = round((turn.start_s + turn.end_s) / 2 * SAMPLE_RATE_HZ)
-        pcm[middle : middle + SAMPLE_RATE_HZ // 2] = 0.2
+    if suite == where:
+        first, end = (round(time_s * SAMPLE_RATE_HZ) for time_s in (turn.start_s, turn.end_s))
+        pcm[first:end] = 0
+        pcm[first + (end - first) // 3 :][: round(seconds * SAMPLE_RATE_HZ)] = 0.2
     return part._replace(pcm=pcm)
 
 
@@ -205,6 +237,11 @@ def forgets_its_name(suite: str, dialogue: Dialogue, part: Part) -> Part:
             {f"{kind}_selectivity" for kind in ("backchannel", "tic", "side_talk", "noise")},
         ),
         (says_in_pauses, {"pause_begun"}),
+        (
+            takes_over,
+            {"listening_takeover", "own_backchannel_share", "own_backchannels_per_minute"},
+        ),
+        (only_listens, {"own_backchannel_share", "own_backchannels_per_minute"}),
         (forgets_its_name, {"role_names_right"}),
     ],
 )
@@ -213,6 +250,18 @@ def test_what_is_wrong_shows_in_its_own_figures(change, worse: set[str]) -> None
     differ = {name for name, value in perfect().items() if found.get(name) != value}
     assert worse <= differ
     assert differ <= worse | {"passed", "reply_slots_right"}
+
+
+def test_what_seeds_make_of_an_item_is_one_cluster() -> None:
+    (one,) = (one for one in judged(as_labelled) if one.suite == "single")
+    pairs = tuple(pair._replace(is_exact=False) for pair in one.tally.pairs)
+    other_seed = dataclasses.replace(one.tally, name=f"{one.tally.name} 2", pairs=pairs)
+    wrong = dataclasses.replace(one, tally=other_seed)
+    other = dataclasses.replace(one, row="new")
+    assert one.item == wrong.item != other.item
+    found = figures([one, wrong, other])
+    assert found["call_args_exact"].value == pytest.approx(2 / 3)
+    assert (found["call_args_exact"].n, found["call_f1"].n) == (3, 2)
 
 
 # Quiet calls
@@ -298,10 +347,10 @@ def test_one_report_has_every_name_of_the_table(
     assert any(note.startswith(f"checkpoint: {len(asked)} dialogues in ") for note in outcome.notes)
 
 
-def test_other_seeds_are_other_items_and_each_voice_says_each_scene() -> None:
+def test_each_seed_has_the_same_items_and_each_voice_says_each_scene() -> None:
     suite = FrontDeskSuite(**{**CONFIG, "seeds": 2})
     names = [one.name for _, one in suite._dialogues("new_10db", ["silent"])]
-    assert names == ["single-000 0", "single-001 0", "single-002 1", "single-003 1"]
+    assert names == ["single-000 0", "single-001 0", "single-000 1", "single-001 1"]
     single = load_suites("front_desk").suites["single"]
     who = [
         (number % 2, front_desk_suite._turned(single, number, "abcdef")[number % 6])
@@ -339,5 +388,5 @@ def test_the_suites_configuration_is_one() -> None:
         cfg = compose("evaluate", ["suite=front_desk", "suite.dialogues=7", "suite.cascades=[500]"])
     suite = instantiate(cfg.suite, _convert_="object")
     assert (suite.dialogues, suite.cascades) == (7, [500])
-    assert [*suite.rows] == ["seen", "new", "new_10db", "new_mulaw"]
+    assert [*suite.rows] == ["seen", "new", "new_10db", "new_mulaw", "human"]
     assert "urgency" in suite.rows["new"]["suites"]

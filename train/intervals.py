@@ -74,14 +74,34 @@ def median(values: ArrayLike, unit: str) -> Metric:
     return Metric(float(np.median(items)), float(low), float(high), len(items), unit)
 
 
-def wilson(successes: int, n: int, unit: str = "share") -> Metric:
-    """A share of `n` things that are right or wrong (Wilson 1927)."""
+def wilson(successes: int, n: int, unit: str = "share", effect: float = 1.0) -> Metric:
+    """A share of `n` things that are right or wrong (Wilson 1927), which tell as much as n / effect
+    that have nothing in common."""
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} of {n}: must be 0 to n of at least 1")
-    share, per = successes / n, _Z**2 / n
+    share, worth = successes / n, n / effect
+    per = _Z**2 / worth
     middle = (share + per / 2) / (1 + per)
-    half = _Z / (1 + per) * math.sqrt(share * (1 - share) / n + per / (4 * n))
+    half = _Z / (1 + per) * math.sqrt(share * (1 - share) / worth + per / (4 * worth))
     return Metric(share, max(middle - half, 0.0), min(middle + half, 1.0), n, unit)
+
+
+def clustered_share(successes: ArrayLike, counts: ArrayLike, unit: str = "share") -> Metric:
+    """A share of things that are right or wrong, given by cluster: those with a cause in common.
+
+    Wilson's interval with the design effect (Kish 1965) that their spread over clusters tells: at
+    least 1, and at most that of clusters which are all right or all wrong, which it is taken for
+    where everything is and the spread tells nothing.
+    """
+    right, of = np.asarray(successes, np.float64), np.asarray(counts, np.float64)  # [clusters]
+    if right.shape != of.shape or right.ndim != 1 or not of.sum():
+        raise ValueError(f"shapes {right.shape} and {of.shape}: must be the same [clusters > 0]")
+    n, share = of.sum(), right.sum() / of.sum()
+    effect = most = np.square(of).sum() / n
+    if 0 < share < 1 and len(of) > 1:
+        spread = np.square(right - share * of).sum() * len(of) / (len(of) - 1)
+        effect = min(max(spread / (n * share * (1 - share)), 1.0), most)
+    return wilson(int(right.sum()), int(n), unit, float(effect))
 
 
 def percentile(values: ArrayLike, clusters: Sequence[Hashable], rank: float, unit: str) -> Metric:

@@ -15,8 +15,9 @@ from data.line import Line, over_line
 from data.perform import perform
 from data.scripts.compose import compose
 from data.scripts.domain import load_domain
-from data.scripts.script import Script
+from data.scripts.script import Said, Script
 from data.timeline import Cast
+from data.voices.spliced import is_recorded
 
 _FOLDER = Path(__file__).parent
 
@@ -38,6 +39,11 @@ class Suite:
         scene = self.scenes[number % len(self.scenes)]
         rng = random.Random(f"{self.name} {number}")
         return compose(load_domain(self.domain), "test", [scene], rng)
+
+    def items_for(self, voices: Sequence[str]) -> Sequence[int]:
+        """The items that these voices may say: all, but those with recordings spliced in only what
+        they make a test of: numbers (digits, times of day) are named, and each is recorded."""
+        return _numbers_recorded(self) if has_recordings(voices) else range(self.items)
 
     def hash(self) -> str:
         """SHA-256 of the items' own, in their order."""
@@ -72,6 +78,30 @@ class Suites:
     suites: Mapping[str, Suite]
     voices: Mapping[str, tuple[str, ...]]
     lines: Mapping[str, Line]
+
+
+def has_recordings(voices: Sequence[str]) -> bool:
+    """Whether a person says numbers and days in one of these voices."""
+    return any(voice.startswith("spliced:") for voice in voices)
+
+
+@functools.cache
+def _numbers_recorded(suite: Suite) -> Sequence[int]:
+    """The items in which the caller names numbers, all in words that are recorded."""
+    slots = load_domain(suite.domain).slots
+    numbers = {name for name, slot in slots.items() if slot.digits or slot.times}
+
+    def said(number: int) -> list[str]:
+        return [
+            piece.text
+            for step in suite.script(number).steps
+            if isinstance(step, Said) and step.side == "user"
+            for piece in step.turn.pieces
+            if piece.slot in numbers
+        ]
+
+    words = {number: said(number) for number in range(suite.items)}
+    return [number for number, found in words.items() if found and all(map(is_recorded, found))]
 
 
 @functools.cache

@@ -5,11 +5,18 @@ from collections.abc import Callable
 
 from data.voices import engines, store
 from data.voices.kokoro import kokoro
+from data.voices.spliced import with_recordings
 from data.voices.style import NEUTRAL, STYLES, restyle, with_fillers
 from data.voices.utterance import Utterance
 from data.voices.words import without_silence, words_by_comparison, words_of
 
 _REFERENCE = "flite:slt"  # its words are laid on engines that tell no times
+
+
+def _spliced(text: str, voice: str) -> Utterance:
+    """A voice of flite's, and a person's recordings of single words."""
+    return with_recordings(say(text, f"flite:{voice}"))
+
 
 ENGINES: dict[str, Callable[[str, str], Utterance]] = {
     "espeak": engines.espeak,
@@ -17,6 +24,7 @@ ENGINES: dict[str, Callable[[str, str], Utterance]] = {
     "flite": engines.flite,
     "kokoro": kokoro,
     "piper": engines.piper,
+    "spliced": _spliced,
 }
 
 
@@ -27,6 +35,7 @@ _LICENCES = {
     "flite": "flite: X11-like (CMU)",
     "kokoro": "Kokoro-82M: Apache-2.0",
     "piper": "piper: see the voice's own card",
+    "spliced": "flite: X11-like (CMU); Asterisk's prompts: CC-BY-SA-3.0 and CC-BY-3.0",
 }
 
 
@@ -62,7 +71,7 @@ def _speak(text: str, voice: str, style: str) -> Utterance:
         return restyle(say(with_fillers(text, STYLES[style], seed), voice), STYLES[style], seed)
     engine, _, name = voice.partition(":")
     utterance = dataclasses.replace(ENGINES[engine](text, name), voice=voice)
-    words = words_of(text, utterance.phones)
+    words = utterance.words or words_of(text, utterance.phones)
     if not words:
         words = words_by_comparison(utterance.audio, say(text, _REFERENCE))
     return dataclasses.replace(utterance, words=without_silence(words, utterance.audio))

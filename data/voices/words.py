@@ -78,8 +78,8 @@ def words_by_comparison(audio: Audio, reference: Utterance) -> tuple[Word, ...]:
     """
     import librosa  # heavy, and only needed to speak
 
-    begins_s, sound = _sounding(audio)
-    known_begins_s, known_sound = _sounding(reference.audio)
+    begins_s, sound = sounding(audio)
+    known_begins_s, known_sound = sounding(reference.audio)
     heard, known = _cepstra(sound), _cepstra(known_sound)  # [cepstra, steps]
     _, path = librosa.sequence.dtw(X=known, Y=heard)
     # The first step of the audio at which each step of the reference is heard.
@@ -117,20 +117,20 @@ def without_silence(words: Sequence[Word], audio: Audio) -> tuple[Word, ...]:
     return tuple(moved)
 
 
-def _is_heard(audio: Audio) -> NDArray[np.bool_]:
-    """Whether each 10 ms are more than silence [blocks]."""
-    blocks = audio[: len(audio) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
-    power = np.square(blocks).mean(1)  # [blocks]
-    return power > power.max(initial=0.0) * 10 ** (_SILENT_DB / 10)
-
-
-def _sounding(audio: Audio) -> tuple[float, Audio]:
+def sounding(audio: Audio) -> tuple[float, Audio]:
     """When sound begins, in seconds, and the audio from there to where it ends."""
     heard = np.flatnonzero(_is_heard(audio))
     if not len(heard):
         return 0.0, audio
     first, end = heard[0], heard[-1] + 1
     return float(first * _STEP_S), audio[first * _BLOCK : end * _BLOCK]
+
+
+def _is_heard(audio: Audio) -> NDArray[np.bool_]:
+    """Whether each 10 ms are more than silence [blocks]."""
+    blocks = audio[: len(audio) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
+    power = np.square(blocks).mean(1)  # [blocks]
+    return power > power.max(initial=0.0) * 10 ** (_SILENT_DB / 10)
 
 
 def _cepstra(audio: Audio) -> NDArray[np.float64]:

@@ -158,22 +158,35 @@ def _yields(
 
 def _keeps(dialogue: Dialogue, speech: Sequence[Interval]) -> tuple[bool, ...]:
     """Whether the agent went on talking through each aside."""
-    kept = []
-    for aside in dialogue.spells:
-        if aside.side != USER or aside.manner == "turn":
-            continue
-        spoken = [s for s in turns_of(dialogue, AGENT) if s.start_s < aside.start_s < s.end_s]
-        for spell in spoken:
-            until_s = min(aside.start_s + _KEPT_S, spell.end_s)
-            kept.append(any(a <= aside.start_s and b >= until_s for a, b in speech))
-    return tuple(kept)
+    return tuple(
+        any(start_s <= aside_s and end_s >= until_s for start_s, end_s in speech)
+        for aside_s, until_s in asides(dialogue)
+    )
+
+
+def asides(dialogue: Dialogue) -> list[Interval]:
+    """When each thing that is no turn comes over the words of the labels' agent, and until when an
+    agent that goes on is heard: for a second, or until the labels' has said its own."""
+    return [
+        (aside.start_s, min(aside.start_s + _KEPT_S, spell.end_s))
+        for aside in dialogue.spells
+        if aside.side == USER and aside.manner != "turn"
+        for spell in turns_of(dialogue, AGENT)
+        if spell.start_s < aside.start_s < spell.end_s
+    ]
+
+
+def begun_within(dialogue: Dialogue, speech: Sequence[Interval]) -> list[Interval]:
+    """What the agent begins to say while the caller is in a turn of his own."""
+    return [
+        (start_s, end_s)
+        for start_s, end_s in speech
+        for turn in turns_of(dialogue, USER)
+        if turn.start_s + _TOUCH_S < start_s < turn.end_s - _TOUCH_S
+    ]
 
 
 def _take_overs(dialogue: Dialogue, speech: Sequence[Interval]) -> int:
     """How often the agent began a turn while the caller was in his own."""
-    return sum(
-        1
-        for start_s, end_s in speech
-        for turn in turns_of(dialogue, USER)
-        if turn.start_s + _TOUCH_S < start_s < turn.end_s - _TOUCH_S and end_s - start_s > _ASIDE_S
-    )
+    found = begun_within(dialogue, speech)
+    return sum(end_s - start_s > _ASIDE_S for start_s, end_s in found)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,14 +57,7 @@ class DialogueSuite:
             raise ValueError(f"heard_lines is {self.heard_lines}: must not be negative")
         if not self.suites or not {*self.suites} <= {*known.suites}:
             raise ValueError(f"suites has {[*self.suites]}: must be of {sorted(known.suites)}")
-        for name, row in self.rows.items():
-            if {*row} != {"voices", "line"}:
-                raise ValueError(f"rows.{name} has {sorted(row)}: must have voices and line")
-            for field, among in (("voices", known.voices), ("line", known.lines)):
-                if row[field] not in among:
-                    raise ValueError(
-                        f"rows.{name}.{field} is {row[field]!r}: must be one of {sorted(among)}"
-                    )
+        check_rows(self.domain, self.rows, {"voices", "line"})
 
     def check(self, checkpoint: Path) -> None:
         """Raises ValueError where `checkpoint` is no duplex model's directory, or `details` cannot
@@ -139,6 +133,19 @@ class DialogueSuite:
         if self.details:
             with Path(self.details).open("a") as file:
                 file.write(json.dumps({"row": row, **one.as_json()}) + "\n")
+
+
+def check_rows(domain: str, rows: Mapping[str, Mapping[str, Any]], fields: set[str]) -> None:
+    """Raises ValueError unless each row has just these fields, and a domain's voices and line."""
+    known = load_suites(domain)
+    for name, row in rows.items():
+        if {*row} != fields:
+            raise ValueError(f"rows.{name} has {sorted(row)}: must have {sorted(fields)}")
+        for field, among in (("voices", known.voices), ("line", known.lines)):
+            if row[field] not in among:
+                raise ValueError(
+                    f"rows.{name}.{field} is {row[field]!r}: must be one of {sorted(among)}"
+                )
 
 
 def usable_voices(voices: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -20,6 +20,14 @@ class Share(NamedTuple):
     count: Callable[[Judged], tuple[int, int]]
 
 
+class Ratio(NamedTuple):
+    """Of one conversation: what is added up, and what it is divided by."""
+
+    suites: tuple[str, ...]
+    count: Callable[[Judged], tuple[float, float]]
+    unit: str = "share"
+
+
 class Times(NamedTuple):
     """Of one conversation: times in seconds."""
 
@@ -41,6 +49,11 @@ def _kept(one: Judged) -> tuple[int, int]:
     return sum(one.kept), len(one.kept)
 
 
+def _reply_slots(one: Judged) -> tuple[int, int]:
+    slots = [reply.slots for reply in one.tally.replies]
+    return sum(found.right for found in slots), sum(found.words for found in slots)
+
+
 _CALLS = ("single", "chained", "correction", "disfluent")
 SHARES: Mapping[str, Share] = {
     "call_args_exact": Share(("single",), lambda j: (j.tally.calls.exact, j.tally.calls.wanted)),
@@ -54,7 +67,11 @@ SHARES: Mapping[str, Share] = {
         ("turn_end",), lambda j: (sum(j.tally.score.answered), len(j.tally.score.answered))
     ),
     "pause_takeover": Share(("pause",), lambda j: _one(j.tally.score.take_overs > 0)),
-    "pause_begun": Share(("pause",), lambda j: _one(j.begun)),
+    "pause_begun": Share(("pause",), lambda j: _one(j.begun > 0)),
+    "listening_takeover": Share(("listening",), lambda j: _one(j.tally.score.take_overs > 0)),
+    "own_backchannel_share": Share(
+        ("listening",), lambda j: _one(j.begun > 0 and not j.tally.score.take_overs)
+    ),
     "bargein_yield": Share(("barge_in",), _stops),
     "backchannel_selectivity": Share(("backchannel",), _kept),
     "tic_selectivity": Share(("tic",), _kept),
@@ -64,6 +81,17 @@ SHARES: Mapping[str, Share] = {
     "urgency_sent": Share(("urgency",), lambda j: _one(j.priority is not None)),
     "role_names_right": Share((), lambda j: j.names),
     "passed": Share((), lambda j: _one(j.tally.score.passed)),
+}
+RATIOS: Mapping[str, Ratio] = {
+    "call_f1": Ratio(
+        ("single",), lambda j: (2 * j.tally.calls.named, j.tally.calls.wanted + j.tally.calls.made)
+    ),
+    "own_backchannels_per_minute": Ratio(
+        ("listening",),
+        lambda j: (j.begun - j.tally.score.take_overs, j.held_s / 60),
+        "backchannels/minute",
+    ),
+    "reply_slots_right": Ratio((), _reply_slots),
 }
 TIMES: Mapping[str, Times] = {
     "need_to_call_ms": Times(_CALLS, lambda j: j.tally.score.need_s),
@@ -83,10 +111,8 @@ def figures(judged: Heard) -> dict[str, Metric]:
     """All that these conversations tell; what had no occasion is left out."""
     metrics = {}
     for name, share in SHARES.items():
-        counts = [share.count(one) for one in of_suites(judged, share.suites)]
-        right, of = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
-        if of:
-            metrics[name] = intervals.wilson(right, of)
+        if found := _by_item(of_suites(judged, share.suites), share.count):
+            metrics[name] = intervals.clustered_share(*found)
     for name, times in TIMES.items():
         found = [
             (1000 * value_s, one.cluster)
@@ -97,25 +123,23 @@ def figures(judged: Heard) -> dict[str, Metric]:
             values, clusters = zip(*found, strict=True)
             for rank in _RANKS:
                 metrics[f"{name}_p{rank}"] = intervals.percentile(values, clusters, rank, "ms")
-    return metrics | _call_f1(judged) | _reply_slots(judged) | _undeclared(judged)
+    for name, pooled in RATIOS.items():
+        if found := _by_item(of_suites(judged, pooled.suites), pooled.count):
+            metrics[name] = intervals.ratio(*found, pooled.unit)
+    return metrics | _undeclared(judged)
 
 
-def _call_f1(judged: Heard) -> dict[str, Metric]:
-    """Twice the right names over all that were asked for and made, pooled."""
-    calls = [one.tally.calls for one in of_suites(judged, ("single",))]
-    calls = [one for one in calls if one.wanted + one.made]
-    if not calls:
-        return {}
-    of = [one.wanted + one.made for one in calls]
-    return {"call_f1": intervals.ratio([2 * one.named for one in calls], of, "share")}
-
-
-def _reply_slots(judged: Heard) -> dict[str, Metric]:
-    slots = [reply.slots for one in judged for reply in one.tally.replies if reply.slots.words]
-    if not slots:
-        return {}
-    of = [one.words for one in slots]
-    return {"reply_slots_right": intervals.ratio([one.right for one in slots], of, "share")}
+def _by_item(
+    judged: Heard, count: Callable[[Judged], tuple[float, float]]
+) -> tuple[list[float], list[float]] | None:
+    """Counts of conversations (of what, out of how much), added up by item: what seeds make of one
+    has its script and voice in common. None where there is nothing to count."""
+    sums: dict[tuple[str, str], tuple[float, float]] = {}
+    for one in judged:
+        before, counted = sums.get(one.item, (0, 0)), count(one)
+        sums[one.item] = before[0] + counted[0], before[1] + counted[1]
+    found = [pair for pair in sums.values() if pair[1]]
+    return ([top for top, _ in found], [of for _, of in found]) if found else None
 
 
 def _undeclared(judged: Heard) -> dict[str, Metric]:
@@ -128,21 +152,20 @@ def _undeclared(judged: Heard) -> dict[str, Metric]:
 def argument_lead(agent: Heard, other: Heard) -> dict[str, Metric]:
     """By how much more of the arguments of single requests an agent has right than another one in
     the same conversations."""
-    ours, theirs = (
-        {one.tally.name: one.tally.calls for one in of_suites(judged, ("single",))}
-        for judged in (agent, other)
-    )
-    both = [name for name in ours if name in theirs and ours[name].wanted]
-    if not both:
-        return {}
-    more = [ours[name].exact - theirs[name].exact for name in both]
-    return {"call_args_exact_lead": intervals.ratio(more, [ours[n].wanted for n in both], "share")}
+    theirs = {one.tally.name: one.tally.calls.exact for one in other}
+
+    def more(one: Judged) -> tuple[int, int]:
+        return one.tally.calls.exact - theirs[one.tally.name], one.tally.calls.wanted
+
+    both = [one for one in of_suites(agent, ("single",)) if one.tally.name in theirs]
+    found = _by_item(both, more)
+    return {"call_args_exact_lead": intervals.ratio(*found, "share")} if found else {}
 
 
 def tables(agents: Sequence[str], rows: Sequence[str]) -> tuple[Table, ...]:
     """A figure a line; agents (prefixes of names) and rows of conversations are columns."""
     times = [f"{name}_p{rank}" for name, rank in itertools.product(TIMES, _RANKS)]
-    names = ["call_f1", *SHARES, *times, "reply_slots_right", "undeclared_calls"]
+    names = [*RATIOS, *SHARES, *times, "undeclared_calls"]
     voice = ["agent_wer", "dnsmos_agent", "silence_said_per_minute", "silence_calls"]
     titles = {agent: agent.rstrip("_").replace("_", " ") or "checkpoint" for agent in agents}
     by_row = Table(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from data.dialogue import Dialogue
 from data.scripts.backend import Backend
 from data.scripts.domain import load_domain
-from data.suites.suite import Suite, load_suites
+from data.suites.suite import Suite, has_recordings, load_suites
 from model.codec import Codec
 from model.load_agent import load_agent
 from model.ops import Mode, use_kernels
@@ -25,14 +25,13 @@ from train.report import Outcome
 from train.scoring import front_desk_figures, front_desk_picture, quiet_calls, recognizers
 from train.scoring.agent_voice import voice_figures
 from train.scoring.dialogue_loop import Agent, Hold, caller_of, converse
-from train.scoring.dialogue_suite import usable_voices
+from train.scoring.dialogue_suite import check_rows, usable_voices
 from train.scoring.dialogue_tally import Spoken, tally
 from train.scoring.front_desk_tally import Judged, judge
 from train.scoring.live_loop import converse_live
 from train.scoring.patience import cues_of, delayed
 
-_CLEAN = "clean"  # the line that figures without a row are of
-_FIELDS = {"voices", "line", "suites"}
+_CLEAN = "clean"
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,8 @@ class FrontDeskSuite:
         use_kernels(self.kernels)  # raises ValueError where there is no such mode
         for pause_ms in self.cascades:
             CascadeConfig(pause_ms=pause_ms)
+        check_rows(self.domain, self.rows, {"voices", "line", "suites"})
         for name, row in self.rows.items():
-            if {*row} != _FIELDS:
-                raise ValueError(f"rows.{name} has {sorted(row)}: must have {sorted(_FIELDS)}")
-            for field, among in (("voices", known.voices), ("line", known.lines)):
-                if row[field] not in among:
-                    raise ValueError(
-                        f"rows.{name}.{field} is {row[field]!r}: must be one of {sorted(among)}"
-                    )
             if unknown := {*row["suites"]} - {*known.suites}:
                 raise ValueError(
                     f"rows.{name}.suites has {sorted(unknown)}: must be of {sorted(known.suites)}"
@@ -162,13 +155,17 @@ class FrontDeskSuite:
         return voices, notes
 
     def _figures(self, judged: Sequence[Judged]) -> dict[str, Metric]:
-        """Those of each row, and without its name those of all clean ones together."""
-        clean = {name for name, row in self.rows.items() if row["line"] == _CLEAN}
-        metrics = front_desk_figures.figures([one for one in judged if one.row in clean])
+        """Those of each row, and without its name those of all pooled ones together."""
+        metrics = front_desk_figures.figures([one for one in judged if self._is_pooled(one.row)])
         for name in self.rows:
             found = front_desk_figures.figures([one for one in judged if one.row == name])
             metrics |= {f"{figure}_{name}": metric for figure, metric in found.items()}
         return metrics
+
+    def _is_pooled(self, row: str) -> bool:
+        """Whether figures without a row's name are of it too: a clean line, and no recordings."""
+        voices = load_suites(self.domain).voices[self.rows[row]["voices"]]
+        return self.rows[row]["line"] == _CLEAN and not has_recordings(voices)
 
     def _leads(self, judged: Mapping[str, Sequence[Judged]], prefix: str) -> dict[str, Metric]:
         """How much better the first agent's arguments are than another's, by row."""
@@ -190,7 +187,7 @@ class FrontDeskSuite:
     def _talk(self, hold: Hold, title: str, voices: Mapping[str, Sequence[str]]) -> list[Judged]:
         """The conversations of all rows; of each only the lines that are to be recognised stay."""
         judged: list[Judged] = []
-        count = sum(len(self.rows[row]["suites"]) for row in voices) * self.dialogues * self.seeds
+        count = sum(1 for row in voices for _ in self._items(row, voices[row]))
         with tqdm(total=count, desc=title, unit="dialogue") as bar:
             for row, speaking in voices.items():
                 for one in self._row(hold, row, speaking):
@@ -217,22 +214,25 @@ class FrontDeskSuite:
             yield judge(domain, row, suite, dialogue, conversation, counted)
 
     def _dialogues(self, row: str, voices: Sequence[str]) -> Iterator[tuple[str, Dialogue]]:
-        """The row's items; what seeds draw differs by their names."""
-        known = load_suites(self.domain)
-        line = known.lines[self.rows[row]["line"]]
+        """The row's items as they are said; what seeds draw differs by their names."""
+        line = load_suites(self.domain).lines[self.rows[row]["line"]]
+        for suite, number, seed in self._items(row, voices):
+            turned = _turned(suite, number, voices)
+            dialogue = suite.dialogue(number, turned, self._teacher, line)
+            yield suite.name, replace(dialogue, name=f"{dialogue.name} {seed}")
+
+    def _items(self, row: str, voices: Sequence[str]) -> Iterator[tuple[Suite, int, int]]:
+        """The row's items with each seed: suite, number, seed."""
         for name in self.rows[row]["suites"]:
-            suite = known.suites[name]
+            suite = load_suites(self.domain).suites[name]
             for seed in range(self.seeds):
-                for place in range(self.dialogues):
-                    number = (seed * self.dialogues + place) % suite.items
-                    turned = _turned(suite, number, voices)
-                    dialogue = suite.dialogue(number, turned, self._teacher, line)
-                    yield name, replace(dialogue, name=f"{dialogue.name} {seed}")
+                for number in suite.items_for(voices)[: self.dialogues]:
+                    yield suite, number, seed
 
     def _chosen(self, one: Judged, count: int, number: int) -> tuple[Spoken, ...]:
         """As many of a conversation's lines as are to be heard, not the same place in each."""
         lines = one.tally.lines
-        if not self.heard_lines or not lines or self.rows[one.row]["line"] != _CLEAN:
+        if not self.heard_lines or not lines or not self._is_pooled(one.row):
             return ()
         wanted = (number + 1) * self.heard_lines // count - number * self.heard_lines // count
         return tuple(lines[(number + step) % len(lines)] for step in range(min(wanted, len(lines))))

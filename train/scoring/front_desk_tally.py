@@ -8,14 +8,19 @@ from typing import Any
 from data.dialogue import AGENT, USER, Dialogue
 from data.scripts.domain import HANDOFF, Domain
 from train.conversation import Conversation, text_of
-from train.scoring.dialogue_score import answers, matched, standing, turns_of
+from train.scoring.dialogue_score import (
+    answers,
+    asides,
+    begun_within,
+    matched,
+    standing,
+    turns_of,
+)
 from train.scoring.dialogue_tally import Tally
 from train.scoring.text_normalizer import normalize
 
 _LEFT_S = 0.4  # of the caller's turn, at least, where a call could come before its end
 _WAITED_S = 0.6  # for a result, at most, before something is said
-_TOUCH_S = 0.24  # by which a turn may begin before the caller's end
-_KEPT_S = 1.0  # for which the agent goes on after an aside
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,9 @@ class Judged:
     `acted` are calls and hand-offs that were made, whatever came of them; `undeclared` those of
     them whose tool the call does not have. `early` are right calls that came before the end of the
     caller's turn, of those that could. `gaps_s` are those before answers, what a result was waited
-    for left out. `begun` tells whether the agent began anything within a turn of the caller's.
-    `priority` is whether the priority of the message is right, None where none was sent.
+    for left out. `begun` counts what the agent began within turns of the caller's, `held_s` is how
+    long those are in all. `priority` is whether the priority of the message is right, None where
+    none was sent.
     """
 
     row: str
@@ -38,10 +44,16 @@ class Judged:
     undeclared: int
     early: tuple[int, int]
     gaps_s: tuple[float, ...]
-    begun: bool
+    begun: int
+    held_s: float
     kept: tuple[bool, ...]
     names: tuple[int, int]
     priority: bool | None
+
+    @property
+    def item(self) -> tuple[str, str]:
+        """The same for the same script in the same voice over the same line, with any seed."""
+        return self.row, self.tally.name.partition(" ")[0]
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the sound."""
@@ -73,7 +85,8 @@ def judge(
         undeclared=sum(tool not in script["tools"] for tool in acted),
         early=_early(dialogue, conversation),
         gaps_s=_gaps_s(dialogue, conversation),
-        begun=_has_begun(dialogue, conversation),
+        begun=len(begun_within(dialogue, conversation.speech())),
+        held_s=sum(turn.end_s - turn.start_s for turn in turns_of(dialogue, USER)),
         kept=_kept(dialogue, conversation),
         names=_names(domain, dialogue, conversation),
         priority=_priority(dialogue, conversation),
@@ -108,31 +121,14 @@ def _gaps_s(dialogue: Dialogue, conversation: Conversation) -> tuple[float, ...]
     return tuple(gaps_s)
 
 
-def _has_begun(dialogue: Dialogue, conversation: Conversation) -> bool:
-    """Whether the agent begins to speak within a turn of the caller's, however shortly."""
-    return any(
-        turn.start_s + _TOUCH_S < start_s < turn.end_s - _TOUCH_S
-        for start_s, _ in conversation.speech()
-        for turn in turns_of(dialogue, USER)
-    )
-
-
 def _kept(dialogue: Dialogue, conversation: Conversation) -> tuple[bool, ...]:
-    """Of what comes over the agent's words and is no turn: whether they went on for a second, or
-    until the labels' agent had said its own."""
-    kept = []
-    for aside in dialogue.spells:
-        if aside.side != USER or aside.manner == "turn":
-            continue
-        spoken = [s for s in turns_of(dialogue, AGENT) if s.start_s < aside.start_s < s.end_s]
-        for spell in spoken:
-            until_s = min(aside.start_s + _KEPT_S, spell.end_s)
-            kept += [
-                end_s >= until_s
-                for start_s, end_s in conversation.speech()
-                if start_s <= aside.start_s < end_s
-            ]
-    return tuple(kept)
+    """Of what comes over the agent's words and is no turn: whether they went on."""
+    return tuple(
+        end_s >= until_s
+        for aside_s, until_s in asides(dialogue)
+        for start_s, end_s in conversation.speech()
+        if start_s <= aside_s < end_s
+    )
 
 
 def _names(domain: Domain, dialogue: Dialogue, conversation: Conversation) -> tuple[int, int]:
