@@ -60,7 +60,7 @@ def library() -> Any | None:
 class use_kernels:
     """`with use_kernels("off"):` PyTorch does the work, in this process. With "exact", as without
     it, operators do; with "int8" the large layers' weights, and what goes into them, are rounded to
-    8 bits, which is faster and not the same."""
+    8 bits, keys and values of new states to bfloat16, which is faster and not the same."""
 
     def __init__(self, mode: Mode) -> None:
         """Raises ValueError where there is no such mode."""
@@ -202,6 +202,13 @@ def pack_large(weight: Tensor) -> Tensor:
     quads = numbers.to(torch.int8).unflatten(-1, (-1, 4)).unflatten(-3, (-1, PANEL))
     parts = [quads.transpose(-2, -3).flatten(-3), about.view(torch.int8).flatten(-2)]
     return torch.cat(parts, dim=-1).unflatten(-1, (-1, PANEL))
+
+
+def held_dtype(weight: Tensor) -> torch.dtype:
+    """That of the keys and values of an attention with such weights, in a new state: bfloat16 with
+    `use_kernels("int8")` where there are kernels for it, else as the weights."""
+    is_ours = weight.dtype == torch.float32 and weight.device.type == "cpu"
+    return torch.bfloat16 if _mode == "int8" and is_ours and library() else weight.dtype
 
 
 def linear(layer: nn.Linear, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
