@@ -279,6 +279,20 @@ def test_a_step_with_half_keys(config: TransformerConfig, instructions: str) -> 
     assert differ < 0.02 * written
 
 
+def test_values_are_rounded_as_torch_rounds(instructions: str) -> None:
+    """Half way to the even one; what is too large, tiny or no number as well."""
+    stack = Transformer(TransformerConfig(32, 1, 1, 1, 8, window=2, norm_eps=1e-30))
+    bits = torch.randint(-(2**31), 2**31, (32,), dtype=torch.int32)
+    bits[::2] = bits[::2] & ~0xFFFF | 0x8000
+    bits[:4] = torch.tensor([0x7FFFFFFF, 0x7F800000, 0x7F7FFFFF, 0x00018000])
+    numbers, state = bits.view(torch.float32), half_state(stack, 1)
+    attention = next(stack._layers()).attention
+    attention.input.weight.zero_()[64:] = numbers.diag()
+    stack(torch.ones(1, 1, 32), state)
+    held = state.layers[0].values[0, 0, 0]
+    torch.testing.assert_close(held, numbers.bfloat16(), rtol=0, atol=0, equal_nan=True)
+
+
 def test_half_keys_in_one_chunk_or_many() -> None:
     """Those that go in one by one are ours, longer ones PyTorch's, which sees what it will hold."""
     stack = weights_of(Transformer(STACKS[0]))
