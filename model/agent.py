@@ -4,8 +4,8 @@
                                          -> actions, at positions of their own between two frames
 
 Rows are callers. What is to be given to one of them (role, tools, results) goes in by one prefill.
-What is heard and decided is never rounded (`model.ops.use_kernels`): in 8 bits or not, the same is
-said and called.
+Weights of what is heard and decided are never rounded (`model.ops.use_kernels`), keys and values
+may be: in 8 bits nearly the same is said and called.
 """
 
 from collections.abc import Mapping, Sequence

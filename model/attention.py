@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.ops import held_dtype
 from model.streaming import State
 
 
@@ -59,9 +60,10 @@ class AttentionConfig:
 class AttentionState(State):
     """The steps that each row can still see: `pinned` ones, then a ring of `window` slots.
 
-    `keys` (rotated) and `values` [R, pinned + window, kv_heads, head_dim]; `position` int64 [B],
-    the number of steps that a row has had. R is B, unless the state was gathered: then they are
-    still everybody's, and `rows` int64 [B] says which of them are whose.
+    `keys` (rotated) and `values` [R, pinned + window, kv_heads, head_dim], of the weights' type or,
+    to save memory, bfloat16; `position` int64 [B], the number of steps that a row has had. R is B,
+    unless the state was gathered: then they are still everybody's, and `rows` int64 [B] says which
+    of them are whose.
     """
 
     keys: Tensor
@@ -201,14 +203,14 @@ def remember(
     """Keys and values [B, S, kv_heads, head_dim] of the past and of this chunk.
 
     A single step takes the slot of the one step that it can no longer see, so what is held is what
-    it attends to, as [R, S, ...]; a longer chunk is put behind a copy of it.
+    it attends to, as [R, S, ...]; a longer chunk is put behind a copy of it, as it will be held.
     """
     if key.shape[1] == 1:
         keys, values = state.keys, state.values
     else:
         held = slice(None) if state.rows is None else state.rows
-        keys = torch.cat([state.keys[held].to(key.dtype), key], dim=1)  # [B, reach + T, ...]
-        values = torch.cat([state.values[held].to(value.dtype), value], dim=1)
+        keys = torch.cat([state.keys[held], key.to(state.keys.dtype)], dim=1)  # [B, reach + T, ...]
+        values = torch.cat([state.values[held], value.to(state.values.dtype)], dim=1)
     for part in _unique_slots(position, config):
         slot = slot_of(position[:, part], config.pinned, config.window)
         _write(state.keys, key[:, part], slot, active, state.rows)
@@ -266,8 +268,8 @@ class SlidingWindowAttention(nn.Module):
         config, weight = self.config, self.input.weight
         shape = (batch, config.reach, config.kv_heads, config.head_dim)
         position = weight.new_zeros(batch, dtype=torch.int64)
-        empty = (weight.new_zeros(shape), weight.new_zeros(shape))
-        return AttentionState(*empty, position, config.pinned)
+        keys, values = (weight.new_zeros(shape, dtype=held_dtype(weight)) for _ in range(2))
+        return AttentionState(keys, values, position, config.pinned)
 
     def places(self, x: Tensor, state: AttentionState | None, packing: Packing | None) -> Places:
         """Those of the steps of x [B, T, dim]; the same for layers of the same configuration."""

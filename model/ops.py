@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model import operator_shapes
+
 LIBRARY = Path(__file__).parents[1] / "build" / "kernels" / "libduologue_kernels.so"
 SWITCH = "DUOLOGUE_KERNELS"
 CUDA = "cuda"  # a device's type; tests put CPU in its place
@@ -48,17 +50,17 @@ def library() -> Any | None:
     except OSError as error:
         _log.warning("no kernels, PyTorch does their work: %s", error)
         return None
-    _register_fakes()
-    from model.cuda_ops import register  # which uses modules, which use this
+    from model import cuda_ops  # which uses modules, which use this
 
-    register()
+    operator_shapes.register()
+    cuda_ops.register()
     return torch.ops.duologue
 
 
 class use_kernels:
     """`with use_kernels("off"):` PyTorch does the work, in this process. With "exact", as without
     it, operators do; with "int8" the large layers' weights, and what goes into them, are rounded to
-    8 bits, which is faster and not the same."""
+    8 bits, keys and values of new states to bfloat16, which is faster and not the same."""
 
     def __init__(self, mode: Mode) -> None:
         """Raises ValueError where there is no such mode."""
@@ -202,6 +204,13 @@ def pack_large(weight: Tensor) -> Tensor:
     return torch.cat(parts, dim=-1).unflatten(-1, (-1, PANEL))
 
 
+def held_dtype(weight: Tensor) -> torch.dtype:
+    """That of the keys and values of an attention with such weights, in a new state: bfloat16 with
+    `use_kernels("int8")` where there are kernels for it, else as the weights."""
+    is_ours = weight.dtype == torch.float32 and weight.device.type == "cpu"
+    return torch.bfloat16 if _mode == "int8" and is_ours and library() else weight.dtype
+
+
 def linear(layer: nn.Linear, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
     """`layer(norm(x))`: [..., inputs] -> [..., outputs]."""
     ops = kernels_for(x)
@@ -233,79 +242,3 @@ def roots_of(size: int) -> Tensor:
     """Cosine and sine of every multiple of a turn / size, float32 [2, size]."""
     angles = torch.arange(size, dtype=torch.float64) * (2 * math.pi / size)
     return torch.stack([angles.cos(), angles.sin()]).float()
-
-
-def _register_fakes() -> None:
-    def fake(name: str) -> Callable[..., Any]:
-        return torch.library.register_fake(f"duologue::{name}")
-
-    @fake("linear")
-    def _(x, packed, bias, norm_weight, norm_bias, eps, outputs):
-        return x.new_empty(x.shape[0], outputs)
-
-    @fake("transformer_step")
-    def _(x, *_):
-        return torch.empty_like(x)
-
-    @fake("conv_next")
-    def _(x, *_):
-        return torch.empty_like(x)
-
-    @fake("log_mel")
-    def _(pcm, filters, window, roots, past, active, hop, mels):
-        return pcm.new_empty(pcm.shape[0], pcm.shape[1] // hop, mels)
-
-    @fake("voice")
-    def _(
-        pitch_hz, filters, spectrum, window, roots, turns, last_hz, past, overlap, active, hop, *_
-    ):
-        return pitch_hz.new_empty(pitch_hz.shape[0], pitch_hz.shape[1] * hop)
-
-    @fake("pointer_step")
-    def _(x, source, query, key, gate, gate_bias, keys, *_):
-        weights = x.new_empty(x.shape[0], keys.shape[1])
-        return weights, weights.new_empty(weights.shape, dtype=torch.int64), x.new_empty(x.shape[0])
-
-    @fake("log_probabilities")
-    def _(hidden, rotation, table, vocabulary, *_):
-        return hidden.new_empty(hidden.shape[0], vocabulary)
-
-    @fake("frame_input")
-    def _(is_frame, agent_text, user_text, action, latents, is_heard, is_speaking, weights):
-        return latents.new_empty(latents.shape[0], weights[0].shape[1])
-
-    @fake("depth_generate")
-    def _(context, text, weights, embeddings, uniform, *_):
-        return uniform.new_empty(uniform.shape, dtype=torch.int64)
-
-    @fake("sample")
-    def _(logits, uniform, *_):
-        return uniform.new_empty(uniform.shape, dtype=torch.int64)
-
-    @fake("reader_step")
-    def _(token, tables, token_begins, spelling, letters, phones, *_):
-        features = token.new_empty(token.shape[0], 4 * (phones.shape[2] + 1) + 11)
-        return features, token.new_empty(token.shape, dtype=torch.bool)
-
-    @fake("speech_input")
-    def _(features, previous, tables, *_):
-        return tables[0].new_empty(features.shape[0], tables[0].shape[1])
-
-    @fake("gather_rows")
-    def _(tensors, rows):
-        return [tensor.new_empty(rows.shape[0], *tensor.shape[1:]) for tensor in tensors]
-
-    @fake("scatter_rows")
-    def _(tensors, rows, parts):
-        return None
-
-    @fake("uniforms")
-    def _(seed, counter, streams):
-        return seed.new_empty(seed.shape[0], streams.shape[0], dtype=torch.float64)
-
-    @fake("code_vectors")
-    def _(codes, semantic, acoustic):
-        rows = codes.shape[0]
-        return semantic.new_empty(rows, semantic.shape[1]), semantic.new_empty(
-            rows, acoustic.shape[2]
-        )

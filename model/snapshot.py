@@ -15,11 +15,18 @@ from model.attention import AttentionState
 from model.streaming import State
 
 
-class Saved(NamedTuple):
-    """`parts` are bytes of the state's tensors, in their order; of attention those steps alone that
-    came after the first `since` (each one's own; 0: all). `positions` are how many it has had."""
+class Part(NamedTuple):
+    """A tensor: the name of its type, as torch has it, and its bytes."""
 
-    parts: list[bytes]
+    dtype: str
+    data: bytes
+
+
+class Saved(NamedTuple):
+    """`parts` are the state's tensors, in their order; of attention those steps alone that came
+    after the first `since` (each one's own; 0: all). `positions` are how many it has had."""
+
+    parts: list[Part]
     since: list[int]
     positions: list[int]
 
@@ -28,12 +35,13 @@ def save(row: State, known: Sequence[int] = ()) -> Saved:
     """A state of one row (`State.row`); `known` are the `positions` of what was saved before."""
     attentions = [leaf for leaf in _leaves(row) if isinstance(leaf, AttentionState)]
     since = list(known) or [0] * len(attentions)
-    parts = [_bytes(tensor) for tensor in _saved(row, since)]
+    parts = [_part(tensor) for tensor in _saved(row, since)]
     return Saved(parts, since, [int(attention.position) for attention in attentions])
 
 
 def load(row: State, saved: Saved) -> None:
-    """Into a fresh row, or into one that holds what was saved before.
+    """Into a fresh row, or into one that holds what was saved before. Numbers that were held more
+    exactly than here, or less so (`model.ops.held_dtype`), are rounded.
 
     Raises ValueError where it is of another model.
     """
@@ -45,22 +53,22 @@ def load(row: State, saved: Saved) -> None:
         )
     for attention, position in zip(attentions, saved.positions, strict=True):
         attention.position.fill_(position)
-    expected = [tensor.numel() * tensor.element_size() for tensor in _saved(row, saved.since)]
-    found = [len(part) for part in saved.parts]
-    if found != expected:
-        raise ValueError(
-            f"what was saved is of another model: it has {sum(found)} bytes in {len(found)} parts, "
-            f"must be {sum(expected)} in {len(expected)}"
+    found, expected = [_tensor(part) for part in saved.parts], [*_saved(row, saved.since)]
+    if [*map(_about, found)] != [*map(_about, expected)]:
+        has, must = (
+            f"{sum(tensor.numel() for tensor in tensors)} numbers in {len(tensors)} parts"
+            for tensors in (found, expected)
         )
-    parts = iter(saved.parts)
+        raise ValueError(f"what was saved is of another model: it has {has}, must have {must}")
+    parts = iter(found)
     since = iter(saved.since)
     for leaf in _leaves(row):
         if isinstance(leaf, AttentionState):
             slots = leaf.slots_since(next(since))
             for held in (leaf.keys, leaf.values):
-                held[0, slots] = _tensor(next(parts), held[0, slots])
+                held[0, slots] = next(parts).view(held[0, slots].shape).to(held)
         else:
-            leaf.copy_(_tensor(next(parts), leaf))
+            leaf.copy_(next(parts).view(leaf.shape))
 
 
 def _saved(row: State, since: Sequence[int]) -> Iterator[Tensor]:
@@ -85,11 +93,20 @@ def _leaves(value: object) -> Iterator[Tensor | AttentionState]:
             yield from _leaves(item)
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+def _about(tensor: Tensor) -> tuple[int, torch.dtype | None]:
+    """What is the same, however exactly it is held."""
+    return tensor.numel(), None if tensor.is_floating_point() else tensor.dtype
 
 
-def _tensor(part: bytes, like: Tensor) -> Tensor:
-    if not part:
-        return like
-    return torch.frombuffer(bytearray(part), dtype=like.dtype).view(like.shape).to(like.device)
+def _part(tensor: Tensor) -> Part:
+    flat = tensor.cpu().contiguous().view(-1)
+    return Part(str(tensor.dtype), flat.view(torch.uint8).numpy().tobytes())
+
+
+def _tensor(part: Part) -> Tensor:
+    dtype = getattr(torch, part.dtype.removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"what was saved is of type {part.dtype!r}, which torch does not have")
+    if not part.data:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(bytearray(part.data), dtype=dtype)

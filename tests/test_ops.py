@@ -21,12 +21,12 @@ from model.convnext import ConvNext
 from model.depth import DepthConfig, DepthTransformer
 from model.duplex import ACTION, FRAME, DuplexModel, Inputs, Outputs
 from model.native_codec import NativeCodec, NativeCodecConfig
-from model.ops import kept, use_kernels
+from model.ops import Mode, kept, use_kernels
 from model.pointer import Pointer
 from model.sampling import Sampler, SamplingConfig, sample, uniforms
 from model.spectrogram import LogMel
 from model.streaming import State
-from model.transformer import Transformer, TransformerConfig
+from model.transformer import Transformer, TransformerConfig, TransformerState
 from train.talk import read_call
 
 pytestmark = pytest.mark.skipif(ops.library() is None, reason="the kernels are not built")
@@ -212,10 +212,14 @@ def test_a_step_after_a_longer_chunk() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_row_alone_is_the_row_in_a_batch_to_the_bit(instructions: str, threads: int) -> None:
+@pytest.mark.parametrize("mode", ["exact", "int8"])  # in which states begin
+def test_a_row_alone_is_the_row_in_a_batch_to_the_bit(
+    instructions: str, mode: Mode, threads: int
+) -> None:
     stack, before = weights_of(Transformer(STACKS[1])), torch.get_num_threads()
     torch.set_num_threads(threads)
-    together, alone = stack.init_state(19), stack.init_state(1)
+    with use_kernels(mode):
+        together, alone = stack.init_state(19), stack.init_state(1)
     for turn in range(12):
         x, active = torch.randn(19, 1, 64), somebody(19, turn)
         y = stack(x, together, active)
@@ -226,6 +230,90 @@ def test_a_row_alone_is_the_row_in_a_batch_to_the_bit(instructions: str, threads
     torch.set_num_threads(before)
     for one, all_rows in zip(alone.tensors(), together.tensors(), strict=True):
         assert torch.equal(one[0], all_rows[7])
+
+
+# Keys and values in half precision
+
+
+def half_state(stack: Transformer, batch: int) -> TransformerState:
+    with use_kernels("int8"):
+        state = stack.init_state(batch)
+    assert all(layer.keys.dtype == layer.values.dtype == torch.bfloat16 for layer in state.layers)
+    return state
+
+
+def assert_nearly_all_close(ours: list[Tensor], reference: list[Tensor]) -> None:
+    """Rows of two that round alike, and now and then not: a sum in another order may lie on the
+    other side of what is half way between two numbers, which are 2^-8 apart."""
+    one, other = torch.cat(ours), torch.cat(reference)
+    assert_close(one, other, 1e-2)
+    is_close = torch.isclose(one, other, atol=ABSOLUTE, rtol=RELATIVE).all(dim=-1)
+    assert is_close.float().mean() > 0.95
+
+
+@pytest.mark.parametrize("config", STACKS)
+def test_a_step_with_half_keys(config: TransformerConfig, instructions: str) -> None:
+    """As PyTorch's on the same state, what is remembered as well; rows may lie anywhere in it."""
+    stack, order = weights_of(Transformer(config)), torch.tensor([3, 0, 4, 1])
+    everybody, told, expected = half_state(stack, 5), list[Tensor](), list[Tensor]()
+    written = differ = 0
+    for layer in everybody.layers:
+        layer.keys.fill_(torch.nan)
+        layer.values.fill_(torch.nan)
+    for turn in range(3 * config.attention.reach):
+        reference = copy.deepcopy(everybody)
+        active = torch.ones(4).bool() if turn % 3 == 0 else torch.rand(4) < 0.6
+        parts = [state.gather(order) for state in (everybody, reference)]
+        x = torch.randn(4, 1, config.dim)
+        told.append(stack(x, parts[0], active)[active, 0])
+        with use_kernels("off"):
+            expected.append(stack(x, parts[1], active)[active, 0])
+        everybody.scatter(order, parts[0])
+        reference.scatter(order, parts[1])
+        for ours, others in zip(everybody.layers, reference.layers, strict=True):
+            assert torch.equal(ours.position, others.position)
+            for one, other in ((ours.keys, others.keys), (ours.values, others.values)):
+                differ += int(((one != other) & ~(one.isnan() & other.isnan())).sum())
+                written += int(active.sum()) * one[0, 0].numel()
+    assert_nearly_all_close(told, expected)
+    assert differ < 0.02 * written
+
+
+def test_values_are_rounded_as_torch_rounds(instructions: str) -> None:
+    """Half way to the even one; what is too large, tiny or no number as well."""
+    stack = Transformer(TransformerConfig(32, 1, 1, 1, 8, window=2, norm_eps=1e-30))
+    bits = torch.randint(-(2**31), 2**31, (32,), dtype=torch.int32)
+    bits[::2] = bits[::2] & ~0xFFFF | 0x8000
+    bits[:4] = torch.tensor([0x7FFFFFFF, 0x7F800000, 0x7F7FFFFF, 0x00018000])
+    numbers, state = bits.view(torch.float32), half_state(stack, 1)
+    attention = next(stack._layers()).attention
+    attention.input.weight.zero_()[64:] = numbers.diag()
+    stack(torch.ones(1, 1, 32), state)
+    held = state.layers[0].values[0, 0, 0]
+    torch.testing.assert_close(held, numbers.bfloat16(), rtol=0, atol=0, equal_nan=True)
+
+
+def test_half_keys_in_one_chunk_or_many() -> None:
+    """Those that go in one by one are ours, longer ones PyTorch's, which sees what it will hold."""
+    stack = weights_of(Transformer(STACKS[0]))
+    state, x = half_state(stack, 6), torch.randn(6, 60, 24)
+    whole = stack(x, half_state(stack, 6))
+    chunks = [stack(part, state) for part in x.split([5, 1, 1, 12, 1, 1, 1, 2, 13, *[1] * 23], 1)]
+    assert_nearly_all_close([*torch.cat(chunks, 1)], [*whole])
+
+
+def test_half_keys_change_little() -> None:
+    """As docs/kernels.md says, of a window that is full."""
+    torch.manual_seed(0)
+    stack = Transformer(TransformerConfig(512, 8, 8, 8, 1408, window=250)).eval()
+    states = stack.init_state(1), half_state(stack, 1)
+    past, errors = torch.randn(1, 250, 512), list[Tensor]()
+    for state in states:
+        stack(past, state)
+    for x in torch.randn(4, 1, 1, 512):
+        exact, half = (stack(x, state) for state in states)
+        errors.append((half - exact).norm() / exact.norm())
+    assert 1e-5 < torch.stack(errors).max() < 2e-3
 
 
 def test_no_rows() -> None:
@@ -248,6 +336,10 @@ def test_what_does_not_fit_is_refused() -> None:
     state.layers[0].position[1] = 0
     state.layers[0].rows = torch.tensor([0, 2])
     with pytest.raises(RuntimeError, match="row is 2"):
+        stack(torch.zeros(2, 1, 24), state)
+    state = stack.init_state(2)
+    state.layers[1].values = state.layers[1].values.bfloat16()
+    with pytest.raises(RuntimeError, match="values must be a contiguous tensor of the type"):
         stack(torch.zeros(2, 1, 24), state)
 
 
@@ -526,7 +618,10 @@ def test_random_numbers_are_the_same_to_the_bit() -> None:
     assert torch.equal(uniforms(seed, counter, streams), expected)
 
 
-def test_operators_are_what_torch_expects(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("mode", "names"), [("exact", NAMES), ("int8", ["transformer_step"])])
+def test_operators_are_what_torch_expects(
+    mode: Mode, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`opcheck` of each, with what it is called with in a frame."""
     called: dict[str, tuple[Any, ...]] = {}
 
@@ -541,14 +636,15 @@ def test_operators_are_what_torch_expects(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(ops, "library", Recorder)
     config = AgentConfig(agent_text=SamplingConfig(temperature=3.0))
     agent = Agent(tiny_duplex(), config)
-    agent_frames(agent, 0.1 * torch.randn(2, 20, FRAME_SIZE), [])
+    with use_kernels(mode):
+        agent_frames(agent, 0.1 * torch.randn(2, 20, FRAME_SIZE), [])
     state, rows = agent.init_state(3), torch.tensor([2, 0])
     state.scatter(rows, state.gather(rows))
     assert sorted(called) == sorted(NAMES)
-    for name, arguments in called.items():
+    for name in names:
         operator = getattr(torch.ops.duologue, name).default
         with torch.inference_mode(False):
-            torch.library.opcheck(operator, outside_inference(arguments))
+            torch.library.opcheck(operator, outside_inference(called[name]))
 
 
 def outside_inference(value: Any) -> Any:

@@ -6,9 +6,12 @@ import pytest
 import torch
 from tiny_duplex import TOOLS, tiny_duplex
 
+from model import ops
 from model.agent import Agent, AgentConfig, AgentFrame, SavedCaller
 from model.agent_state import AgentState
+from model.ops import Mode, use_kernels
 from model.sampling import SamplingConfig
+from model.snapshot import Part
 
 DRAWN = AgentConfig(
     agent_text=SamplingConfig(temperature=1.0), action=SamplingConfig(temperature=1.5)
@@ -73,7 +76,8 @@ def test_what_came_since_is_less_than_all() -> None:
     whole = agent.save(state, 0)
     again = agent.save(state, 0, whole.row.positions)
     duplex = agent.model.init_state(1)
-    kept = sum(map(len, whole.row.parts)) - sum(map(len, again.row.parts))
+    kept = sum(len(part.data) for part in whole.row.parts)
+    kept -= sum(len(part.data) for part in again.row.parts)
     assert whole.row.positions[0] > 80  # everything that attention can see is there
     size = sum(tensor.numel() * tensor.element_size() for tensor in duplex.tensors())
     assert kept > 0.9 * size
@@ -96,16 +100,47 @@ def test_others_are_left_alone() -> None:
         assert_same(one, other, 0, 0)
 
 
-@pytest.mark.parametrize("cut", [0, 3])
-def test_the_state_of_another_model_is_refused(cut: int) -> None:
+def test_the_state_of_another_model_is_refused() -> None:
     agent = Agent(tiny_duplex())
     saved = agent.save(begun(agent), 0)
-    parts = saved.row.parts[cut:] if cut else [b"1234", *saved.row.parts[1:]]
-    wrong = saved._replace(row=saved.row._replace(parts=parts))
-    short = saved._replace(row=saved.row._replace(positions=saved.row.positions[1:]))
-    for other in (wrong, short):
+    parts, positions = saved.row.parts, saved.row.positions
+    integers = parts[0]._replace(dtype="torch.int32")  # as many bytes of another kind
+    for changed in (
+        {"parts": parts[3:]},
+        {"parts": [Part("torch.float32", b"1234"), *parts[1:]]},
+        {"parts": [integers, *parts[1:]]},
+        {"positions": positions[1:]},
+    ):
+        other = saved._replace(row=saved.row._replace(**changed))
         with pytest.raises(ValueError, match="of another model: it has"):
             agent.load(begun(agent), 0, TOOLS, [other])
+    unknown = saved._replace(row=saved.row._replace(parts=[Part("float12", b"12"), *parts[1:]]))
+    with pytest.raises(ValueError, match="'float12', which torch does not have"):
+        agent.load(begun(agent), 0, TOOLS, [unknown])
+
+
+@pytest.mark.skipif(ops.library() is None, reason="the kernels are not built")
+@pytest.mark.parametrize("before", ["exact", "int8"])
+def test_an_engine_that_holds_keys_otherwise_goes_on_with_them(before: Mode) -> None:
+    """Rounded from float32, or widened to it, the whole as what came since."""
+    agent, chain = Agent(tiny_duplex()), list[SavedCaller]()
+    with use_kernels(before):
+        state = begun(agent)
+        for number in range(60):
+            hear(agent, state, 1, number)
+            if number % 20 == 10:
+                chain.append(agent.save(state, 1, chain[-1].row.positions if chain else ()))
+        chain.append(agent.save(state, 1, chain[-1].row.positions))
+    with use_kernels("exact" if before == "int8" else "int8"):
+        fresh = begun(agent)
+        agent.load(fresh, 2, TOOLS, chain)
+        for ours, theirs in zip(
+            fresh.duplex.temporal.layers, state.duplex.temporal.layers, strict=True
+        ):
+            assert {ours.keys.dtype, theirs.keys.dtype} == {torch.float32, torch.bfloat16}
+            assert torch.equal(ours.keys[2].bfloat16(), theirs.keys[1].bfloat16())
+            assert torch.equal(ours.values[2].bfloat16(), theirs.values[1].bfloat16())
+        assert hear(agent, fresh, 2, 60).pcm.isfinite().all()
 
 
 def test_random_rows() -> None:

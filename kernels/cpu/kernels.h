@@ -1,4 +1,5 @@
-// What the operators take: plain pointers, no torch. All floats are float32, all integers int64.
+// What the operators take: plain pointers, no torch. Where nothing else is said floats are float32,
+// integers int64.
 //
 // Of a batch only the rows in `lanes` are run, `count` of them; the others' states and results are
 // left alone. Each set of instructions has a table of the same functions; `kernels()` is the one in
@@ -63,7 +64,7 @@ struct Linear {
 struct TransformerLayer {
   const float *attention_norm, *feed_forward_norm;
   Weight input, output, feed_forward_input, feed_forward_output;
-  float *keys, *values;  // [R, pinned + window, kv_heads, head_dim]
+  void *keys, *values;  // [R, pinned + window, kv_heads, head_dim]
 };
 
 // One step of x [B, dim] -> y [B, dim].
@@ -77,6 +78,7 @@ struct TransformerStep {
   const int64_t *position, *held;  // of each row: what it has had, and which keys are its own
   const TransformerLayer* layers;
   int64_t layer_count;
+  bool is_bfloat16;  // of keys and values: float32 otherwise
   const float* norm;
 };
 

@@ -25,6 +25,8 @@ namespace duologue::ISA {
 
 typedef float Vector __attribute__((vector_size(LANES * 4)));
 typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
+typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
+enum BFloat16 : uint16_t {};  // the upper half of a float's bits
 
 inline Vector load(const float* from) {
   Vector v;
@@ -48,18 +50,35 @@ inline Vector load(const uint16_t* from) {
 #endif
 }
 
-inline Vector all(float x) { return x - Vector{}; }
-
-inline Vector load_some(const float* from, int64_t count) {
-  if (count >= LANES) return load(from);
-  Vector v{};
-  __builtin_memcpy(&v, from, count * sizeof(float));
-  return v;
+inline Vector load(const BFloat16* from) {
+  Halves bits;
+  __builtin_memcpy(&bits, from, sizeof bits);
+  return (Vector)(__builtin_convertvector(bits, Integers) << 16);
 }
 
-inline void store_some(float* to, Vector v, int64_t count) {
+// To the nearest, of two that are as near the even one, as PyTorch does.
+inline void store(BFloat16* to, Vector v) {
+  const Integers bits = v == v ? (Integers)v : Integers{} + 0x7fc00000;
+  const Halves halves = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, Halves);
+  __builtin_memcpy(to, &halves, sizeof halves);
+}
+
+inline Vector all(float x) { return x - Vector{}; }
+
+template <class Number>
+inline Vector load_some(const Number* from, int64_t count) {
+  if (count >= LANES) return load(from);
+  Number some[LANES]{};
+  __builtin_memcpy(some, from, count * sizeof(Number));
+  return load(some);
+}
+
+template <class Number>
+inline void store_some(Number* to, Vector v, int64_t count) {
   if (count >= LANES) return store(to, v);
-  __builtin_memcpy(to, &v, count * sizeof(float));
+  Number some[LANES];
+  store(some, v);
+  __builtin_memcpy(to, some, count * sizeof(Number));
 }
 
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }

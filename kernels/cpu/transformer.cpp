@@ -41,14 +41,14 @@ void turn(const float* x, int64_t heads, int64_t half, const float* cosine, cons
 
 constexpr int64_t BLOCK = LANES;  // slots that are read by all heads before the next ones
 
-// Scores of the slots first..end, no more than a block, of one head of keys, `stride` floats apart,
-// for G queries; `reach` floats from one query's scores to the next one's.
-template <int G>
-void score(const float* query, const float* keys, int64_t stride, int64_t dim, int64_t first,
+// Scores of the slots first..end, no more than a block, of one head of keys, `stride` apart, for G
+// queries; `reach` from one query's scores to the next one's.
+template <int G, class Number>
+void score(const float* query, const Number* keys, int64_t stride, int64_t dim, int64_t first,
            int64_t end, int64_t reach, float* scores) {
   Vector totals[G][LANES] = {};
   for (int64_t j = 0; j < end - first; ++j) {
-    const float* key = keys + (first + j) * stride;
+    const Number* key = keys + (first + j) * stride;
     for (int64_t d = 0; d < dim; d += LANES) {
       const Vector k = load_some(key + d, dim - d);
       for (int g = 0; g < G; ++g) totals[g][j] += k * load_some(query + g * dim + d, dim - d);
@@ -58,8 +58,8 @@ void score(const float* query, const float* keys, int64_t stride, int64_t dim, i
 }
 
 // Adds the values of the slots first..end, by their scores, to y [G, dim].
-template <int G>
-void mix(const float* scores, const float* values, int64_t stride, int64_t dim, int64_t first,
+template <int G, class Number>
+void mix(const float* scores, const Number* values, int64_t stride, int64_t dim, int64_t first,
          int64_t end, int64_t reach, float* y) {
   for (int64_t d = 0; d < dim; d += LANES) {
     Vector totals[G];
@@ -114,8 +114,9 @@ void each_group(const TransformerStep& step, const Run& run) {
 
 // What each head [heads, dim] makes of the first `count` slots, block by block: memory is read in
 // the order in which it lies.
+template <class Number>
 void attend_slots(const TransformerStep& step, const float* near, const float* far,
-                  const float* keys, const float* values, int64_t count, float* y) {
+                  const Number* keys, const Number* values, int64_t count, float* y) {
   Scratch scratch;
   const int64_t dim = step.dim / step.heads, stride = step.kv_heads * dim;
   const int64_t pinned = least(step.pinned, count);
@@ -138,7 +139,14 @@ void attend_slots(const TransformerStep& step, const float* near, const float* f
     });
 }
 
+template <class Number>
+void write(const float* x, int64_t count, Number* to) {
+  for (int64_t i = 0; i < count; i += LANES)
+    store_some(to + i, load_some(x + i, count - i), count - i);
+}
+
 // heads [heads + 2 * kv_heads, head_dim] of one row: remembers its key and value -> y [dim]
+template <class Number>
 void attend(const Attention& a, int64_t n, const float* heads, float* y) {
   const TransformerStep& step = a.step;
   const int64_t dim = step.dim / step.heads, half = dim / 2, row = step.lanes.rows[n];
@@ -146,14 +154,14 @@ void attend(const Attention& a, int64_t n, const float* heads, float* y) {
   const int64_t slot =
       position < step.pinned ? position : step.pinned + (position - step.pinned) % step.window;
   const int64_t stride = step.kv_heads * dim, held = step.held ? step.held[row] : row;
-  float* keys = a.layer.keys + held * reach * stride;
-  float* values = a.layer.values + held * reach * stride;
+  Number* keys = static_cast<Number*>(a.layer.keys) + held * reach * stride;
+  Number* values = static_cast<Number*>(a.layer.values) + held * reach * stride;
   const float *cosine = a.near.cosine + n * half, *sine = a.near.sine + n * half;
-  turn(heads + step.dim, step.kv_heads, half, cosine, sine, 1.0f, keys + slot * stride);
-  __builtin_memcpy(values + slot * stride, heads + step.dim + stride, stride * sizeof(float));
-
   Scratch scratch;
-  float *near = scratch.floats(step.dim), *far = near;
+  float *near = scratch.floats(step.dim), *far = near, *key = scratch.floats(stride);
+  turn(heads + step.dim, step.kv_heads, half, cosine, sine, 1.0f, key);
+  write(key, stride, keys + slot * stride);
+  write(heads + step.dim + stride, stride, values + slot * stride);
   const float scale = 1.0f / __builtin_sqrtf(float(dim));
   turn(heads, step.heads, half, cosine, sine, scale, near);
   if (step.pinned && position >= reach) {
@@ -195,7 +203,8 @@ void transformer_step(const TransformerStep& step) {
     linear(layer.input, normed, rows, into(heads, width));
     const Attention attention{step, layer, near, far};
     parallel(rows, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) attend(attention, n, heads + n * width, y + n * dim);
+      const auto run = step.is_bfloat16 ? attend<BFloat16> : attend<float>;
+      for (int64_t n = begin; n < end; ++n) run(attention, n, heads + n * width, y + n * dim);
     });
     linear(layer.output, y, rows, add);
     normalise(layer.feed_forward_norm);

@@ -26,6 +26,11 @@ Tensor transformer_step(const Tensor& x, Tensors weights, Tensors keys, Tensors 
                   "a layer has keys, values, a position and six weights");
   const Rows run(active, batch);
   const int64_t held = keys[0].size(0), *of = held_by(rows, batch, held);
+  const bool is_bfloat16 = keys[0].scalar_type() == ScalarType::BFloat16;
+  const auto ring = [&](const Tensor& tensor, const char* name) {
+    return checked(tensor, name, is_bfloat16 ? ScalarType::BFloat16 : ScalarType::Float,
+                   {held, pinned + window, kv_heads, head_dim});
+  };
   std::vector<TransformerLayer> layers;
   for (int64_t i = 0; i < count; ++i) {
     const Tensor* w = &weights[6 * i];
@@ -34,15 +39,14 @@ Tensor transformer_step(const Tensor& x, Tensors weights, Tensors keys, Tensors 
                       weight(w[2], "output", dim, dim),
                       weight(w[4], "feed_forward.input", 2 * hidden, dim),
                       weight(w[5], "feed_forward.output", dim, hidden),
-                      floats(keys[i], "keys", {held, pinned + window, kv_heads, head_dim}),
-                      floats(values[i], "values", {held, pinned + window, kv_heads, head_dim})});
+                      ring(keys[i], "keys"), ring(values[i], "values")});
   }
   Tensor y = zeros(x, {batch, dim});
   const int64_t* position = positions_of(positions[0], batch);
   kernels().transformer_step({run.lanes(), floats(x, "x", {batch, dim}),
                               floats(y, "y", {batch, dim}), dim, heads, kv_heads, hidden, window,
                               pinned, static_cast<float>(eps), period, position, of, layers.data(),
-                              count, floats(weights.back(), "norm", {dim})});
+                              count, is_bfloat16, floats(weights.back(), "norm", {dim})});
   for (const Tensor& each : positions) {
     int64_t* steps = positions_of(each, batch);
     for (int64_t n = 0; n < run.lanes().count; ++n) ++steps[run.lanes().rows[n]];

@@ -115,7 +115,7 @@ class Frame:
     def _figures(
         self, agent: Agent, watch: Stopwatch, sound: Tensor, batch: int
     ) -> dict[str, Metric]:
-        states = {way: _callers(agent, batch) for way in _WAYS}
+        states = {way: _callers(agent, batch, mode) for way, mode in _WAYS.items()}
         rows, active = torch.arange(batch), torch.ones(batch, dtype=torch.bool)
         found: dict[str, list[dict[str, float]]] = {way: [] for way in _WAYS}
         for number in range(_COLD_FRAMES + self.frames):
@@ -127,8 +127,9 @@ class Frame:
         return _metrics({way: each[_COLD_FRAMES:] for way, each in found.items()}, batch)
 
 
-def _callers(agent: Agent, batch: int) -> AgentState:
-    state = agent.init_state(batch + 1)  # as an engine has it
+def _callers(agent: Agent, batch: int, mode: Mode) -> AgentState:
+    with use_kernels(mode):
+        state = agent.init_state(batch + 1)  # as an engine has it
     for row in range(batch):
         agent.begin(state, row, SYSTEM, [], seed=row)
     return state

@@ -44,7 +44,10 @@ class Temporal:
 
     @torch.inference_mode()
     def _figures(self, stack: Transformer, batch: int) -> dict[str, Metric]:
-        states = {way: stack.init_state(batch) for way in _WAYS}
+        states: dict[str, TransformerState] = {}
+        for way, mode in _WAYS.items():
+            with use_kernels(mode):
+                states[way] = stack.init_state(batch)
         seconds: dict[str, list[float]] = {way: [] for way in _WAYS}
         errors: list[float] = []
         for step in range(_SIZE.window + self.steps):

@@ -103,10 +103,10 @@ def serve(address: str, threads: int, slots: int) -> None:
     """An engine, until it is killed."""
     torch.set_num_threads(threads)
     block: Any = Block()
-    endpoint = Endpoint(Engine(block, EngineConfig(slots=slots, most_share=1000)), address)
-    gc.collect()
-    gc.freeze()
     with use_kernels("int8"):
+        endpoint = Endpoint(Engine(block, EngineConfig(slots=slots, most_share=1000)), address)
+        gc.collect()
+        gc.freeze()
         endpoint.run(lambda: False)
 
 
