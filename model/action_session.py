@@ -6,9 +6,10 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from model.grammar import ActionGrammar, parse_action
-from model.tokens import DialogueTokenizer
+from model.tokens import DialogueTokenizer, serialize
 
 _CALLS = ("call", "revise")
+_UNDECLARED = {"error": "undeclared"}
 
 
 class ActionEvent(NamedTuple):
@@ -17,7 +18,8 @@ class ActionEvent(NamedTuple):
     `row` is the caller's. Calls and revisions are numbered together from 1; `number` is an action's
     own, or that of the call that it cancels or confirms (0: not known yet, or a hand-off); what is
     made `revises` a call that stood until then, or none (0).
-    `confidence` is that of its arguments, 0..1.
+    `confidence` is that of its arguments, 0..1. What was opened for a tool that is not declared is
+    a `cancel` of its number; `confidence` is how sure that is.
     """
 
     row: int
@@ -84,11 +86,23 @@ class ActionSession:
             action = self.grammar.kinds[token]
             number = self.calls + 1 if action in _CALLS else 0
             events.append(ActionEvent(self.row, "opened", number, action, "", {}, 1.0))
-        self.forced = self.matcher.forced()
+        # Which tool is meant the model is to say, also where there is but one.
+        self.forced = [] if self.matcher.is_naming else self.matcher.forced()
         for forced in self.forced:
             self.matcher.accept(forced)
         self.is_open = not self.matcher.is_done
         return events if self.is_open else [*events, self._made()]
+
+    def undeclared(self, confidence: float) -> ActionEvent:
+        """Instead of a tool's first token: the call that is open is none, since the tool that is
+        meant is not declared. It ends there (its `<end>` goes in next), and that is its result."""
+        assert self.matcher.is_naming, "no tool is to be named"
+        self.matcher.drop()
+        self.is_open = False
+        self.calls += 1
+        refusal = serialize("result", self.calls, "", _UNDECLARED)
+        self.waiting.append(self.tokenizer.encode_action(refusal))
+        return ActionEvent(self.row, "made", self.calls, "cancel", "", {}, confidence)
 
     def save(self) -> SavedActions:
         """All of it, but what the tools say."""

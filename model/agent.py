@@ -33,11 +33,21 @@ _AGENT_TEXT, _ACTION, _CODES = 0, 1, 2  # streams of random numbers; codebook k 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """How each stream is drawn; of the agent's text, the words alone (see `_draw_text`)."""
+    """How each stream is drawn; of the agent's text, the words alone (see `_draw_text`).
+
+    `least_declared`: where the declared tools together are less likely than this once a call is
+    open, another one is meant, and the call is not made.
+    """
 
     agent_text: SamplingConfig = field(default_factory=SamplingConfig)
     action: SamplingConfig = field(default_factory=SamplingConfig)
     codes: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.3))
+    least_declared: float = 0.5
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.least_declared <= 1, (
+            f"least_declared {self.least_declared}: must be in 0..1"
+        )
 
 
 class AgentFrame(NamedTuple):
@@ -324,17 +334,21 @@ class Agent:
         tokens, probabilities = self._draw_actions(state, outputs, rows)
         drawn = tokens != self._idle
         self._put(state, tokens, drawn)
-        return [
-            event
-            for row in drawn.nonzero()[:, 0].tolist()
-            for event in self._session(state, row).take(int(tokens[row]), float(probabilities[row]))
-        ]
+        events = []
+        for row in drawn.nonzero()[:, 0].tolist():
+            session, token, sure = self._session(state, row), tokens[row], float(probabilities[row])
+            if token == self._end and session.matcher.is_naming:
+                events.append(session.undeclared(sure))
+            else:
+                events += session.take(int(token), sure)
+        return events
 
     def _draw_actions(
         self, state: AgentState, outputs: Outputs, rows: list[int]
     ) -> tuple[Tensor, Tensor]:
         """The next token of these rows' action channels, `<idle>` in others, and how likely each
-        was before the mask: int64, float32 [B]."""
+        was before the mask: int64, float32 [B]. `<end>` in a tool's place: none of those declared
+        is meant."""
         logits = self.model.log_probabilities(outputs, "action")[:, 0]  # [B, V]
         mask, sessions = torch.zeros(logits.shape, dtype=torch.bool), self._sessions(state)
         allowed = torch.stack([sessions[row].allowed() for row in rows])
@@ -343,7 +357,13 @@ class Agent:
         mask[[row for row in rows if not sessions[row].is_open], self._idle] = True
         allowed = logits.masked_fill(~mask, -torch.inf)
         tokens = self._drawn(allowed, self.config.action, state, _ACTION)
-        return tokens, logits.gather(1, tokens[:, None])[:, 0].exp()
+        sure = logits.gather(1, tokens[:, None])[:, 0].exp()
+        for row in rows:
+            if sessions[row].is_open and sessions[row].matcher.is_naming:
+                declared = float(allowed[row].exp().sum())
+                if declared < self.config.least_declared:
+                    tokens[row], sure[row] = self._end, 1 - declared
+        return tokens, sure
 
     def _yield(self, state: AgentState, floor: Tensor, active: Tensor) -> None:
         """Who is spoken over falls silent: what was still to be said is dropped. A cough or a word

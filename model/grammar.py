@@ -126,7 +126,7 @@ class ActionMatcher:
         self._grammar = grammar
         self._burst: LLMatcher | None = None  # None outside of a burst
         self._bits = np.zeros((grammar.size + 31) // 32, np.int32)
-        self._is_argument = False
+        self._is_argument = self._calls = False
         self._probabilities: list[float] = []  # of the tokens that count for the confidence
         self.tokens: list[int] = []
         self.probabilities: list[float] = []
@@ -135,6 +135,11 @@ class ActionMatcher:
     def is_done(self) -> bool:
         """Whether the last burst has come to its `<end>`."""
         return self._burst is None and bool(self.tokens)
+
+    @property
+    def is_naming(self) -> bool:
+        """Whether a tool comes next, and nothing of it is there yet."""
+        return self._burst is not None and len(self.tokens) == 1 and self._calls
 
     @property
     def confidence(self) -> Confidence:
@@ -146,7 +151,8 @@ class ActionMatcher:
         if self._burst is not None:
             raise ValueError("a burst is open: must come to its end first")
         self._burst = self._grammar.burst(opening, open_calls)
-        self._is_argument = self._grammar.kinds[opening] not in _CALLS
+        self._calls = self._grammar.kinds[opening] in _CALLS
+        self._is_argument = not self._calls
         self._probabilities = []
         self.tokens, self.probabilities = [opening], [1.0]
 
@@ -194,6 +200,10 @@ class ActionMatcher:
                 raise RuntimeError(f"the grammar failed: {burst.get_error()}")
         self.tokens.append(token)
         self.probabilities.append(probability)
+
+    def drop(self) -> None:
+        """Leaves the burst, which is not to come to its end."""
+        self._burst = None
 
     def _note(self, burst: LLMatcher, text: bytes, probability: float) -> None:
         """Keeps the probability of a token that says something about the arguments."""

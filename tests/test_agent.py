@@ -1,5 +1,6 @@
 """The frame loop of the split arrangement, on random weights."""
 
+import dataclasses
 import itertools
 import json
 import random
@@ -25,6 +26,7 @@ DRAWN = AgentConfig(
     agent_text=SamplingConfig(temperature=1.0),
     action=SamplingConfig(temperature=2.0),
     codes=SamplingConfig(temperature=0.3),
+    least_declared=0.0,  # random weights mean nothing in particular
 )
 FRAMES = 8
 
@@ -115,6 +117,35 @@ def test_it_goes_on_as_it_was_trained(agent: Agent, monkeypatch: pytest.MonkeyPa
         tokens = agent.tokenizer.encode_action(text)
         places = [n for n, token in enumerate(channel) if channel[n : n + len(tokens)] == tokens]
         assert places, text
+
+
+def test_a_call_of_a_tool_that_is_not_declared_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not surely a declared tool is no call: it ends at once, and the model is told."""
+    agent = Agent(tiny_duplex(), dataclasses.replace(DRAWN, least_declared=1.0))
+    channel: list[int] = []
+    forward = agent.model.forward
+
+    def record(inputs: Inputs, *more: Any) -> Any:
+        channel.extend(inputs.action[0][inputs.is_new[0]].tolist())
+        return forward(inputs, *more)
+
+    monkeypatch.setattr(agent.model, "forward", record)
+    state = agent.init_state(1)
+    agent.begin(state, 0, "", TOOLS, seed=1)
+    events = [event for _, event in events_of(talk(agent, state, pcm_of(1)), 0)]
+    calls = [event for event in events if event.kind == "opened" and event.action == "call"]
+    assert len(calls) > 2
+    for opened in calls:
+        after = events[events.index(opened) + 1]
+        assert (after.kind, after.action) == ("made", "cancel")
+        assert (after.number, after.tool, after.arguments) == (opened.number, "", {})
+        assert 0.5 < after.confidence <= 1
+    told = serialize("result", calls[0].number, "", {"error": "undeclared"})
+    expected = [agent.tokenizer.id_of(token) for token in ("<call>", END)]
+    expected += agent.tokenizer.encode_action(told)
+    starts = range(len(channel) - len(expected) + 1)
+    assert expected in [channel[start : start + len(expected)] for start in starts]
+    assert not agent.sessions[0].standing
 
 
 def test_a_caller_in_a_batch_has_the_call_he_has_alone(agent: Agent) -> None:

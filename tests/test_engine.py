@@ -273,6 +273,7 @@ DRAWN = AgentConfig(
     agent_text=SamplingConfig(temperature=1.0),
     action=SamplingConfig(temperature=2.0),
     codes=SamplingConfig(temperature=0.3),
+    least_declared=0.0,
 )
 
 

@@ -571,7 +571,8 @@ def assert_frames_agree(agent: Agent, pcm: Tensor, tools: list[Any]) -> None:
 
 
 def test_frames_of_a_tiny_agent() -> None:
-    config = AgentConfig(*(SamplingConfig(temperature=t) for t in (1.0, 1.0, 0.3)))
+    drawn = (SamplingConfig(temperature=t) for t in (1.0, 1.0, 0.3))
+    config = AgentConfig(*drawn, least_declared=0.0)
     generator = torch.Generator().manual_seed(3)
     pcm = 0.1 * torch.randn(3, 60, FRAME_SIZE, generator=generator)
     assert_frames_agree(Agent(tiny_duplex(), config), pcm, TOOLS)

@@ -14,7 +14,9 @@ from model.sampling import SamplingConfig
 from model.snapshot import Part
 
 DRAWN = AgentConfig(
-    agent_text=SamplingConfig(temperature=1.0), action=SamplingConfig(temperature=1.5)
+    agent_text=SamplingConfig(temperature=1.0),
+    action=SamplingConfig(temperature=1.5),
+    least_declared=0.0,
 )
 FRAMES = 130  # of a window of 64 positions behind 16 pinned ones
 SOUND = torch.rand(FRAMES, 1920, generator=torch.Generator().manual_seed(0)) * 0.2 - 0.1
