@@ -35,7 +35,7 @@ notebooks: setup ## open notebooks/ in JupyterLab
 	$(BIN)/python -m jupyterlab notebooks
 
 test: setup ## every test that this machine can run
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-clients: setup $(CLIENTS)/.duologue-setup ## the clients people already have, Node.js and a browser among them, against the real server
 	CLIENTS_PYTHON=$(CLIENTS)/bin/python $(BIN)/python -m pytest tests/test_clients.py tests/test_console.py
