@@ -137,5 +137,5 @@ def _figures(old: _Call, young: _Call, tenth: int, prefix: str) -> dict[str, Met
         f"{prefix}round_growth": exact(round_growth, tenth, "share"),
         f"{prefix}same_calls": exact(same, len(again), "share"),
         f"{prefix}calls_at_end": exact(sum(map(bool, last)) / len(last), len(last), "share"),
-        f"{prefix}valid_at_end": exact(bool(valid) and all(valid), len(valid), "truth"),
+        f"{prefix}valid_at_end": exact(bool(valid) and all(valid), len(last), "truth"),
     }

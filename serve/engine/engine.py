@@ -308,8 +308,8 @@ class Engine:
         slot, refused = session.slot, []
         while session.told and session.told[0].after <= session.number:
             command = session.told[0]
-            calls = self.agent.sessions[slot].calls
-            if session.actions_left and (isinstance(command, Tell) or command.call > calls):
+            acting = self.agent.sessions[slot]
+            if acting.is_open and (isinstance(command, Tell) or command.call > acting.calls):
                 break
             session.told.popleft()
             session.taken += 1
