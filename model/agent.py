@@ -359,7 +359,7 @@ class Agent:
         tokens = self._drawn(allowed, self.config.action, state, _ACTION)
         sure = logits.gather(1, tokens[:, None])[:, 0].exp()
         for row in rows:
-            if sessions[row].is_open and sessions[row].matcher.is_naming:
+            if sessions[row].matcher.is_naming:
                 declared = float(allowed[row].exp().sum())
                 if declared < self.config.least_declared:
                     tokens[row], sure[row] = self._end, 1 - declared
